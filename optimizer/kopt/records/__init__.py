@@ -1,0 +1,47 @@
+"""The nouns of kopt: frozen, validated records without I/O. A state that makes no sense cannot be built."""
+
+from kopt.records.base import Record
+from kopt.records.facts import KernelFacts, LaunchFacts
+from kopt.records.submission import Parameters, Submission, digest
+from kopt.records.task import Cost, Hidden, Provenance, Score, Shape, Task, TensorSpec, Tolerance
+from kopt.records.verdict import (
+    Evidence,
+    Finding,
+    Measurement,
+    Outcome,
+    Prediction,
+    Quantity,
+    StageResult,
+    Status,
+    Toolchain,
+    Trial,
+    Verdict,
+)
+
+__all__ = [
+    "Cost",
+    "Evidence",
+    "Finding",
+    "Hidden",
+    "KernelFacts",
+    "LaunchFacts",
+    "Measurement",
+    "Outcome",
+    "Parameters",
+    "Prediction",
+    "Provenance",
+    "Quantity",
+    "Record",
+    "Score",
+    "Shape",
+    "StageResult",
+    "Status",
+    "Submission",
+    "Task",
+    "TensorSpec",
+    "Tolerance",
+    "Toolchain",
+    "Trial",
+    "Verdict",
+    "digest",
+]
