@@ -35,7 +35,7 @@ class KernelFacts(Record):
     occupancy_limit: str = ""
     """What limits it: registers, shared memory, threads, blocks."""
     mma: Mapping[str, int] = {}
-    """Matrix instructions by full opcode (with suffixes) and static count, e.g. {"QGMMA.64x256x32.F32.E4M3.E4M3": 4}."""
+    """Static count of matrix instructions by full opcode, e.g. {"QGMMA.64x256x32.F32.E4M3.E4M3": 4}."""
     opcodes: Mapping[str, int] = {}
     """Static count by opcode class: LDG, STG, LDS, STS, UTMALDG, UTMASTG, LDGSTS, LDL, STL, FADD, PRMT, ..."""
     remarks: tuple[str, ...] = ()

@@ -1,0 +1,42 @@
+"""Loads the hooks beside a task's task.toml. They are the task author's code, as trusted as kopt itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from kopt.errors import UsageError
+from kopt.records import Cost, Shape, Task
+
+REQUIRED = ("make_inputs", "reference", "cost")
+OPTIONAL = ("bound", "check", "baseline")
+
+
+def load(task: Task) -> ModuleType:
+    """The module of task.py, imported once under a private name; UsageError names what it lacks."""
+    name = f"_kopt_task_{task.name}_{task.sha[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = Path(task.folder) / "task.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"task {task.name}: {path} does not exist; a task needs task.py beside task.toml")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"task {task.name}: {path} does not import: {type(error).__name__}: {error}") from error
+    if missing := [hook for hook in REQUIRED if not callable(getattr(module, hook, None))]:
+        del sys.modules[name]
+        raise UsageError(f"task {task.name}: {path} lacks {', '.join(missing)}")
+    return module
+
+
+def cost(task: Task, shape: Shape) -> Cost:
+    """The task's own count of useful FLOPs and compulsory bytes for a shape."""
+    return Cost(**cast(dict[str, float], load(task).cost(dict(shape.dims))))
