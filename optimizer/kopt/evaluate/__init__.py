@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 VERSION = 1
-"""Version of the evaluator's rules; it rises when a verdict could change, and every verdict keeps the one that gave it."""
+"""Version of the rules. It rises when a verdict could change; every verdict keeps the one that gave it."""

@@ -1,0 +1,152 @@
+"""The append-only log of a run: one JSON event a line, fsynced. State is its replay (kopt/run.py).
+
+One writer at a time, held by a lock on the file. A line that a crash tore off at the end is dropped when the next
+writer opens the journal; a broken line anywhere else is refused with its number: dropping it would lose work silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from kopt.errors import HarnessError, UsageError
+
+FILE = "journal.jsonl"
+
+
+class Event(NamedTuple):
+    """One line. `offset` and `size` locate it in the file, so that heavy payloads can be read again when needed."""
+
+    seq: int
+    time: float
+    """Unix time."""
+    elapsed: float
+    """Seconds the run had been active when this was written; pauses between processes do not count."""
+    type: str
+    payload: dict[str, Any]
+    offset: int
+    size: int
+
+
+def read(path: Path) -> Iterator[Event]:
+    """Every whole event of a journal, in order; HarnessError names the line of a broken one."""
+    from pydantic_core import from_json
+
+    offset = 0
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # torn by a crash in the middle of a write
+            try:
+                payload = from_json(line)
+                event = Event(
+                    payload.pop("seq"), payload.pop("time"), payload.pop("elapsed"), payload.pop("type"), payload,
+                    offset, len(line),
+                )  # fmt: skip
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise HarnessError(
+                    f"{path}: line {number} is not a journal event ({error}); restore the file from a copy, "
+                    f"kopt will not guess what that line said"
+                ) from error
+            if event.seq != number:
+                raise HarnessError(
+                    f"{path}: line {number} carries seq {event.seq}: a line was lost or repeated before it"
+                )
+            yield event
+            offset += len(line)
+
+
+def read_at(path: Path, offset: int, size: int) -> dict[str, Any]:
+    """The payload of one event, read again from its place in the file."""
+    from pydantic_core import from_json
+
+    with path.open("rb") as file:
+        file.seek(offset)
+        return dict(from_json(file.read(size)))
+
+
+class Journal:
+    """The one writer of a run's journal.
+
+    Raises UsageError when another process holds it, HarnessError when the disk does not take a line; what was written
+    before stays whole in either case.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("r+b" if path.exists() else "x+b")
+        except OSError as error:
+            raise HarnessError(f"cannot write {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise UsageError(
+                f"run {path.parent.name} is being written by another process; wait for it, or follow it with kopt show"
+            ) from error
+        self._seq, self._end, self._elapsed = 0, 0, 0.0
+        for event in read(path):
+            self._seq, self._end, self._elapsed = event.seq, event.offset + event.size, event.elapsed
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+        self._started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Active seconds of the run, over all its processes."""
+        return self._elapsed + time.monotonic() - self._started
+
+    def append(self, type: str, **payload: Any) -> Event:
+        event = {
+            "seq": self._seq + 1,
+            "time": round(time.time(), 3),
+            "elapsed": round(self.elapsed, 3),
+            "type": type,
+            **payload,
+        }
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._restore()
+            raise HarnessError(
+                f"cannot write {self.path}: {error.strerror}; what was written before is whole, continue with kopt resume"
+            ) from error
+        self._seq += 1
+        offset, self._end = self._end, self._end + len(line)
+        return Event(event["seq"], event["time"], event["elapsed"], type, payload, offset, len(line))
+
+    def _restore(self) -> None:
+        """Forget a line that could not be written whole."""
+        fd = self._file.fileno()
+        try:
+            os.ftruncate(fd, self._end)
+            os.lseek(fd, self._end, os.SEEK_SET)
+        except OSError:
+            pass  # the torn line is dropped by the next writer
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # buffered bytes of a line already reported as not written
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,253 @@
+"""A run on disk: run.json, the journal's replay, and the sources. Reading needs neither torch nor triton."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from kopt import journal
+from kopt.budget import Budget, Charges
+from kopt.errors import HarnessError, UsageError
+from kopt.records import Evidence, Parameters, Shape, Status, Submission, Toolchain, Trial, Verdict
+from kopt.records.base import Record
+
+SCHEMA = 1
+META = "run.json"
+
+
+class Meta(Record):
+    """What a run was started with; written once."""
+
+    schema_version: int = SCHEMA
+    id: str
+    created: float
+    """Unix time."""
+    kopt: str
+    evaluator: int
+    task: str
+    task_sha: str
+    target: str
+    proposer: str
+    seed: int
+    budget: Budget
+    shapes: tuple[Shape, ...] = ()
+    """Timing shapes when they are the user's own, else empty."""
+    start: str = ""
+    """Name of the source the run started from (`--from`), below sources/."""
+    toolchain: Toolchain
+    machine: Mapping[str, Any] = {}
+    walls: Mapping[str, str] = {}
+
+
+class TrialRow(NamedTuple):
+    """The part of a trial that stays in memory; `Run.trial` reads the rest again."""
+
+    n: int
+    parameters: Parameters
+    status: Status
+    score: float | None
+    offset: int
+    size: int
+
+
+@dataclass
+class Entry:
+    """One submission of a run and what became of it so far."""
+
+    submission: Submission
+    proposed: float
+    """Active seconds of the run when it was proposed."""
+    status: Status | None = None
+    """None while it has no verdict."""
+    score: float | None = None
+    evidence: Evidence | None = None
+    reason: str = ""
+    finished: float | None = None
+    evaluator: int | None = None
+    trials: list[TrialRow] = field(default_factory=list)
+    place: tuple[int, int] = (0, 0)
+    """Offset and size of the verdict in the journal."""
+
+    @property
+    def n(self) -> int:
+        return self.submission.n
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Measured beats modelled, whatever the number."""
+        return (self.evidence is Evidence.MEASURED, self.score if self.score is not None else -1.0)
+
+
+class Run:
+    """The replay of a journal. `apply` is the only place where an event changes state."""
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self.folder = folder
+        self.meta = meta
+        self.entries: dict[int, Entry] = {}
+        self.by_sha: dict[str, int] = {}
+        self.best: list[Entry] = []
+        """Improvements of the best-so-far, in order; the last one is the incumbent."""
+        self.lessons: list[str] = []
+        self.errors: list[str] = []
+        self.stops: list[str] = []
+        self.unknown: Counter[str] = Counter()
+        """Events this version does not know, by type."""
+        self._charges: dict[str, float] = dict.fromkeys(Charges.model_fields, 0)
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Replay a run from disk; UsageError when the folder is no run, HarnessError when its files are broken."""
+        run = cls(folder, read_meta(folder))
+        path = folder / journal.FILE
+        if path.exists():
+            for event in journal.read(path):
+                run.apply(event)
+        return run
+
+    @property
+    def id(self) -> str:
+        return self.meta.id
+
+    @property
+    def charges(self) -> Charges:
+        return Charges.model_validate(self._charges)
+
+    @property
+    def incumbent(self) -> Entry | None:
+        return self.best[-1] if self.best else None
+
+    @property
+    def pending(self) -> Entry | None:
+        """A submission that was proposed and has no verdict: the process died while it was being evaluated."""
+        last = self.entries.get(len(self.entries))
+        return last if last is not None and last.status is None else None
+
+    @property
+    def statuses(self) -> Counter[Status]:
+        return Counter(entry.status for entry in self.entries.values() if entry.status is not None)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+    def source(self, n: int) -> str:
+        entry = self.entry(n)
+        path = self.folder / "sources" / entry.submission.file
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise HarnessError(f"run {self.id}: cannot read {path}: {error.strerror}") from error
+
+    def entry(self, n: int) -> Entry:
+        if n not in self.entries:
+            raise UsageError(f"run {self.id} has no submission {n}; it has 1 to {len(self.entries)}")
+        return self.entries[n]
+
+    def verdict(self, n: int) -> Verdict | None:
+        """The whole verdict, read again from the journal."""
+        entry = self.entry(n)
+        if entry.status is None:
+            return None
+        return Verdict.model_validate(journal.read_at(self.folder / journal.FILE, *entry.place)["verdict"])
+
+    def trial(self, n: int, trial: int) -> Trial:
+        row = self.entry(n).trials[trial - 1]
+        return Trial.model_validate(journal.read_at(self.folder / journal.FILE, row.offset, row.size)["trial"])
+
+    def apply(self, event: journal.Event) -> None:
+        self._charges["seconds"] = max(self._charges["seconds"], event.elapsed)
+        handler = getattr(self, f"_on_{event.type}", None)
+        if handler is None:
+            self.unknown[event.type] += 1
+            return
+        try:
+            handler(event)
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            text = str(error).splitlines()[0]
+            raise HarnessError(
+                f"run {self.id}: event {event.seq} ({event.type}) does not fit this version of kopt: {text}"
+            ) from error
+
+    def _on_proposed(self, event: journal.Event) -> None:
+        submission = Submission.model_validate(event.payload["submission"])
+        self.entries[submission.n] = Entry(submission, event.elapsed)
+        self.by_sha.setdefault(submission.sha, submission.n)
+        self._charges["submissions"] += 1
+
+    def _on_trial(self, event: journal.Event) -> None:
+        trial = event.payload["trial"]
+        row = TrialRow(
+            trial["n"], trial["parameters"], Status(trial["status"]), trial.get("score"), event.offset, event.size
+        )
+        self.entries[trial["submission"]].trials.append(row)
+        self._charges["trials"] += 1
+
+    def _on_verdict(self, event: journal.Event) -> None:
+        verdict = event.payload["verdict"]
+        entry = self.entries[verdict["submission"]]
+        entry.status, entry.score = Status(verdict["status"]), verdict.get("score")
+        entry.evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
+        entry.reason, entry.finished = event.payload.get("reason", ""), event.elapsed
+        entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
+        if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
+            self.best.append(entry)
+
+    def _on_charge(self, event: journal.Event) -> None:
+        self._charges["tool_calls"] += event.payload.get("tool_calls", 0)
+        self._charges["dollars"] += event.payload.get("dollars", 0.0)
+
+    def _on_lesson(self, event: journal.Event) -> None:
+        self.lessons.append(event.payload["text"])
+
+    def _on_error(self, event: journal.Event) -> None:
+        self.errors.append(event.payload["message"])
+
+    def _on_started(self, event: journal.Event) -> None:
+        """A process took the run up; nothing changes but the clock."""
+
+    def _on_stopped(self, event: journal.Event) -> None:
+        self.stops.append(event.payload["reason"])
+
+
+def read_meta(folder: Path) -> Meta:
+    path = folder / META
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is not a run: it has no {META}; kopt runs lists those there are") from None
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"cannot read {path}: {error}") from error
+    try:
+        return Meta.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise HarnessError(f"{path}: {key}: {first['msg']} (written by kopt {raw.get('kopt', 'unknown')}?)") from error
+
+
+def create(folder: Path, meta: Meta) -> None:
+    """Make the run's folder and its run.json, whole or not at all."""
+    try:
+        (folder / "sources").mkdir(parents=True)
+        write_whole(folder / META, meta.model_dump_json(indent=2) + "\n")
+    except FileExistsError:
+        raise UsageError(f"{folder} exists; give the run another name, or continue it with kopt resume") from None
+    except OSError as error:
+        raise HarnessError(f"cannot create {folder}: {error.strerror}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either nothing or all of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
