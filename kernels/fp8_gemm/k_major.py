@@ -42,6 +42,9 @@ def k_major_kernel(
     a_ptrs = a_ptr + (rows % M)[:, None].to(tl.int64) * K + ks[None, :]
     b_ptrs = b_ptr + (cols % N)[:, None].to(tl.int64) * K + ks[None, :]
 
+    # Without the path around a loop of no trips, ptxas keeps every WGMMA of the loop in flight; ptxas 12.8 serialises
+    # them otherwise (remark C7515).
+    tl.assume(K > 0)
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         if EVEN_K:

@@ -39,6 +39,9 @@ def tma_kernel(
     col = pid_n * BLOCK_N
 
     # No masks: TMA reads zeros beyond a tensor's edge and drops what is stored there.
+    # Without the path around a loop of no trips, ptxas keeps every WGMMA of the loop in flight; ptxas 12.8 serialises
+    # them otherwise (remark C7515).
+    tl.assume(K > 0)
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         a = a_desc.load([row, k])
