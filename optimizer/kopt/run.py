@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -37,6 +37,8 @@ class Meta(Record):
     proposer: str
     seed: int
     budget: Budget
+    metric: Literal["utilization", "roofline"] = "utilization"
+    """What the scores of this run are fractions of; `Task.score.metric` at the time."""
     shapes: tuple[Shape, ...] = ()
     """Timing shapes when they are the user's own, else empty."""
     start: str = ""
@@ -69,6 +71,8 @@ class Entry:
     score: float | None = None
     evidence: Evidence | None = None
     reason: str = ""
+    rule: str = ""
+    """Rule of the finding that decided a failure, so that failures can be grouped by cause."""
     finished: float | None = None
     evaluator: int | None = None
     trials: list[TrialRow] = field(default_factory=list)
@@ -195,6 +199,7 @@ class Run:
         entry.status, entry.score = Status(verdict["status"]), verdict.get("score")
         entry.evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
         entry.reason, entry.finished = event.payload.get("reason", ""), event.elapsed
+        entry.rule = _deciding_rule(verdict)
         entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
@@ -214,6 +219,11 @@ class Run:
 
     def _on_stopped(self, event: journal.Event) -> None:
         self.stops.append(event.payload["reason"])
+
+
+def _deciding_rule(verdict: Mapping[str, Any]) -> str:
+    findings = (f for stage in verdict.get("stages", ()) for f in stage.get("findings", ()))
+    return next((f["rule"] for f in findings if f.get("status") == verdict["status"]), "")
 
 
 def read_meta(folder: Path) -> Meta:
