@@ -7,6 +7,7 @@ writer opens the journal; a broken line anywhere else is refused with its number
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -86,7 +87,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("r+b" if path.exists() else "x+b")
+            self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
         except OSError as error:
             raise HarnessError(f"cannot write {path}: {error.strerror}") from error
         try:
@@ -118,13 +119,13 @@ class Journal:
         }
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
         try:
-            self._file.write(line)
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
             self._restore()
             raise HarnessError(
-                f"cannot write {self.path}: {error.strerror}; what was written before is whole, continue with kopt resume"
+                f"cannot write {self.path}: {error.strerror}; what was written before is whole: kopt resume goes on"
             ) from error
         self._seq += 1
         offset, self._end = self._end, self._end + len(line)
@@ -133,15 +134,12 @@ class Journal:
     def _restore(self) -> None:
         """Forget a line that could not be written whole."""
         fd = self._file.fileno()
-        try:
+        with contextlib.suppress(OSError):  # if even this fails, the next writer drops the torn line
             os.ftruncate(fd, self._end)
             os.lseek(fd, self._end, os.SEEK_SET)
-        except OSError:
-            pass  # the torn line is dropped by the next writer
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # buffered bytes of a line already reported as not written
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

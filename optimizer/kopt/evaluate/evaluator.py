@@ -1,0 +1,206 @@
+"""The evaluator: stages in order, the first failure ends it, and a verdict comes out.
+
+with Evaluator("fp8_gemm", target="h200") as evaluator:
+    verdict = evaluator.evaluate(source)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from kopt import content
+from kopt.errors import UsageError
+from kopt.evaluate import VERSION
+from kopt.evaluate.policy import Policy
+from kopt.evaluate.score import score
+from kopt.evaluate.stage import Case, Stage
+from kopt.machine.products import DEFAULT_TARGET, product
+from kopt.records import (
+    Evidence,
+    Finding,
+    Outcome,
+    Parameters,
+    Prediction,
+    Shape,
+    StageResult,
+    Status,
+    Submission,
+    Task,
+    Trial,
+    Verdict,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from kopt.records import Toolchain
+
+OnStage = Callable[[str], None]
+
+SCREEN = ("policy", "trace", "numerics", "predict")
+TRIAL = ("policy", "trace", "predict")
+
+
+class Evaluator:
+    """Evaluates sources for one task on one target; a context manager that owns the worker processes.
+
+    Thread-safe: several evaluations may be in flight from different threads.
+    """
+
+    def __init__(
+        self,
+        task: Task | str,
+        *,
+        target: str = DEFAULT_TARGET,
+        workspace: Path | None = None,
+        shapes: Sequence[Shape] = (),
+        seed: int = 0,
+    ) -> None:
+        """`shapes` replaces the task's timing shapes; UsageError when one does not fit the task."""
+        if isinstance(task, str):
+            task = content.load_task(task, content.workspace(workspace))
+        if shapes:
+            task = with_timing(task, shapes)
+        self.task = task
+        self.target = product(target)
+        self.seed = seed
+        # Here and not at the top: the workers' module is not needed to read a verdict, and does not exist on macOS.
+        from kopt.evaluate.numerics import Numerics
+        from kopt.evaluate.predict.stage import Predict
+        from kopt.evaluate.trace import Trace
+        from kopt.evaluate.workers import Workers
+
+        self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
+        self.workers = Workers()
+        self.stages: tuple[Stage, ...] = (
+            Policy(),
+            Trace(self.workers, self._store),
+            Numerics(self.workers, self._store),
+            Predict(self.workers, self._store),
+        )
+
+    @property
+    def cores(self) -> int:
+        return self.workers.cores
+
+    @property
+    def toolchain(self) -> Toolchain:
+        return self.workers.toolchain()
+
+    def evaluate(
+        self, source: str, parameters: Parameters | None = None, *, on_stage: OnStage | None = None
+    ) -> Verdict:
+        """Judge a source that belongs to no run."""
+        parameters = dict(parameters or {})
+        submission = Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="user")
+        return self.judge(submission, source, on_stage)
+
+    def judge(self, submission: Submission, source: str, on_stage: OnStage | None = None) -> Verdict:
+        """Every stage for one submission at its pinned parameters."""
+        started = time.perf_counter()
+        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        results = self._run(case, SCREEN, on_stage)
+        status = status_of(results)
+        predictions = _predictions(results)
+        unchecked = any(r.outcome is Outcome.UNAVAILABLE for r in results)
+        value = score(self.task, self.target, predictions) if status is Status.PASSED and not unchecked else None
+        return Verdict(
+            submission=submission.n,
+            sha=submission.sha,
+            status=status,
+            stages=tuple(results),
+            score=value,
+            evidence=None if value is None else Evidence.MODELLED,
+            predictions=predictions,
+            target=self.target.key,
+            toolchain=self.toolchain,
+            evaluator=VERSION,
+            seconds=time.perf_counter() - started,
+        )
+
+    def try_parameters(self, submission: Submission, source: str, parameters: Parameters, n: int) -> Trial:
+        """One parameter point of a submission: traced and predicted, not checked numerically."""
+        started = time.perf_counter()
+        merged = {**submission.parameters, **parameters}
+        results = self._run(Case(self.task, submission, source, self.target, merged, self.seed), TRIAL, None)
+        status = status_of(results)
+        predictions = _predictions(results)
+        value = score(self.task, self.target, predictions) if status is Status.PASSED else None
+        return Trial(
+            n=n,
+            submission=submission.n,
+            parameters=parameters,
+            status=status,
+            score=value,
+            evidence=None if value is None else Evidence.MODELLED,
+            predictions=predictions,
+            findings=tuple(f for r in results for f in r.findings if f.status),
+            facts=main_kernel(results),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _run(self, case: Case, names: Sequence[str], on_stage: OnStage | None) -> list[StageResult]:
+        earlier: dict[str, StageResult] = {}
+        for stage in self.stages:
+            if stage.name not in names:
+                continue
+            if on_stage is not None:
+                on_stage(stage.name)
+            earlier[stage.name] = stage.run(case, earlier)
+            if earlier[stage.name].outcome is Outcome.FAILED:
+                break
+        return list(earlier.values())
+
+    def close(self) -> None:
+        """End the worker processes and remove what they left."""
+        self.workers.close()
+        shutil.rmtree(self._store, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def with_timing(task: Task, shapes: Sequence[Shape]) -> Task:
+    """The task with other timing shapes."""
+    for shape in shapes:
+        try:
+            task.validate_shape(shape, "timing")
+        except ValueError as error:
+            raise UsageError(f"task {task.name}: {error}") from error
+    return task.model_copy(update={"timing": tuple(shapes)})
+
+
+def status_of(results: Sequence[StageResult]) -> Status:
+    """What a list of stage results amounts to: the status of the first finding that calls for one, else passed."""
+    for result in results:
+        if result.outcome is Outcome.FAILED:
+            return next(f.status for f in result.findings if f.status)
+    return Status.PASSED
+
+
+def failures(results: Sequence[StageResult]) -> tuple[Finding, ...]:
+    return tuple(f for r in results for f in r.findings if f.status)
+
+
+def main_kernel(results: Sequence[StageResult]) -> dict[str, object]:
+    """The few facts worth keeping of a trial: those of the kernel with the most matrix instructions."""
+    kernels = next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
+    if not kernels:
+        return {}
+    main = max(kernels.values(), key=lambda k: (sum(k.mma.values()), k.registers))
+    keep = ("name", "registers", "spill_stores", "spill_loads", "shared", "occupancy", "depth", "waits_per_mma")
+    return {"kernel": main.id[:12], **{key: getattr(main, key) for key in keep}}
+
+
+def _predictions(results: Sequence[StageResult]) -> tuple[Prediction, ...]:
+    return next((tuple(r.artifacts.get("predictions", ())) for r in results if r.stage == "predict"), ())

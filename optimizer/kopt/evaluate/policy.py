@@ -1,0 +1,208 @@
+"""The first stage: does a file keep the contract, and does it ask for nothing forbidden? Decided from syntax alone.
+
+This stage is a courtesy, not a wall: it answers in a millisecond and names the line. What a determined candidate can
+still do is held by the walls around the worker and by the judge (docs/threat-model.md).
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterator
+
+from kopt.evaluate.stage import Case, Earlier
+from kopt.records import Finding, Outcome, StageResult, Status
+from kopt.source import KernelSource, SourceError, imported_modules, parse
+
+MAX_BYTES = 1 << 20
+
+ALLOWED_MODULES = frozenset(
+    "torch triton math cmath functools itertools operator typing typing_extensions collections dataclasses enum "
+    "contextlib abc copy numbers warnings string __future__ types".split()
+)
+"""Top-level modules a kernel file may import."""
+
+FORBIDDEN_SUBMODULES = {
+    "torch.utils.cpp_extension": "compiles C++ outside kopt's sight",
+    "torch.multiprocessing": "starts processes",
+    "torch.distributed": "opens sockets",
+    "torch.hub": "downloads code",
+    "torch.package": "loads code",
+    "torch.jit": "hides the code that runs",
+    "torch._inductor": "hides the code that runs",
+    "torch._C": "reaches under torch",
+    "torch.testing": "is the checker's, not the kernel's",
+    "torch.profiler": "can see the evaluator at work",
+    "triton.testing": "holds timers; timing is the judge's",
+    "triton.profiler": "can see the evaluator at work",
+    "triton._C": "reaches under triton",
+    "triton.backends": "reaches under triton",
+}
+
+NAMED_REJECTIONS = {
+    "cupy": "CUDA C++ through CuPy is not supported yet; write Triton or Gluon",
+    "cuda": "CUDA C++ is not supported yet; write Triton or Gluon",
+    "pycuda": "CUDA C++ is not supported yet; write Triton or Gluon",
+    "ctypes": "ctypes reaches under the interpreter",
+    "numpy": "a kernel file depends on torch and triton only",
+}
+
+FORBIDDEN_CALLS = frozenset(
+    "exec eval compile open input breakpoint __import__ globals locals vars setattr delattr memoryview exit "
+    "quit".split()
+)
+
+FORBIDDEN_ATTRIBUTES = frozenset(
+    "set_active load_library load_inline elapsed_time do_bench do_bench_cudagraph _set_deterministic_algorithms "
+    "set_default_device set_default_dtype use_deterministic_algorithms f_back f_globals f_locals tb_frame "
+    "gi_frame".split()
+)
+"""Attributes whose call or use tampers with the driver, the clock, global state or the caller's frames."""
+
+ALLOWED_DUNDERS = frozenset("__name__ __doc__ __version__ __init__ __post_init__ __call__ __len__ __getitem__".split())
+
+
+class Policy:
+    """Stage "policy"; needs nothing but the source."""
+
+    name = "policy"
+
+    def run(self, case: Case, earlier: Earlier) -> StageResult:
+        started = time.perf_counter()
+        findings = tuple(check(case.source, case.task.entry, len(case.task.tensors), dict(case.parameters)))
+        failed = any(f.status for f in findings)
+        return StageResult(
+            stage=self.name,
+            outcome=Outcome.FAILED if failed else Outcome.PASSED,
+            findings=findings,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def check(text: str, entry: str, tensors: int, parameters: dict[str, object] | None = None) -> Iterator[Finding]:
+    """Findings about a source: contract first, then what it asks for."""
+    if len(text.encode(errors="replace")) > MAX_BYTES:
+        yield _finding("policy.size", f"the file is larger than {MAX_BYTES >> 20} MiB", None)
+        return
+    try:
+        source = parse(text, entry)
+    except SourceError as error:
+        status = Status.COMPILE_ERROR if error.rule == "policy.syntax" else Status.REJECTED
+        yield _finding(error.rule, str(error), error.line, status)
+        return
+    yield from _contract(source, entry, tensors, parameters or {})
+    yield from _imports(source)
+    yield from _uses(source)
+
+
+def _finding(rule: str, message: str, line: int | None, status: Status = Status.REJECTED) -> Finding:
+    return Finding(rule=rule, message=message, status=status, place=f"line {line}" if line else "")
+
+
+def _contract(source: KernelSource, entry: str, tensors: int, parameters: dict[str, object]) -> Iterator[Finding]:
+    arguments, line = source.entry.args, source.entry.lineno
+    if arguments.vararg or arguments.kwarg:
+        yield _finding("policy.signature", f"{entry}() must not take *args or **kwargs", line)
+    elif source.positional != tensors:
+        yield _finding(
+            "policy.signature", f"{entry}() takes {source.positional} tensors, the task passes {tensors}", line
+        )
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if default is None:
+            yield _finding("policy.signature", f"{entry}(): parameter {argument.arg} needs a default", line)
+    for name in parameters:
+        if name not in source.keyword_only:
+            yield _finding("policy.parameters", f"{entry}() has no keyword-only parameter {name!r}", line)
+    for name, choices in source.tune.items():
+        default = source.defaults.get(name)
+        if default is not None and default not in choices:
+            yield Finding(
+                rule="policy.tune",
+                message=f"the default {name}={default} is not among its TUNE choices",
+                place=f"line {line}",
+            )
+
+
+def _imports(source: KernelSource) -> Iterator[Finding]:
+    for module, line in imported_modules(source.tree):
+        top = module.split(".")[0]
+        if module.startswith("."):
+            yield _finding("policy.import", "relative imports: a kernel is one self-contained file", line)
+        elif top in NAMED_REJECTIONS:
+            yield _finding("policy.import", f"import {module}: {NAMED_REJECTIONS[top]}", line)
+        elif top not in ALLOWED_MODULES:
+            yield _finding("policy.import", f"import {module}: a kernel file may import torch and triton only", line)
+        elif reason := _forbidden_submodule(module):
+            yield _finding("policy.import", f"import {module}: {reason}", line)
+
+
+def _forbidden_submodule(dotted: str) -> str:
+    for module, reason in FORBIDDEN_SUBMODULES.items():
+        if dotted == module or dotted.startswith(module + "."):
+            return reason
+    return ""
+
+
+def _uses(source: KernelSource) -> Iterator[Finding]:
+    aliases = _module_aliases(source.tree)
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
+                yield _finding("policy.call", f"{name}() is not for kernels", node.lineno)
+            case ast.Name(id=name) if name in ("__builtins__", "__loader__", "__spec__"):
+                yield _finding("policy.dunder", f"{name} reaches under the interpreter", node.lineno)
+            case ast.Attribute(attr=name) if name in FORBIDDEN_ATTRIBUTES:
+                yield _finding("policy.attribute", f".{name} tampers with the evaluator's world", node.lineno)
+            case ast.Attribute(attr=name) if (
+                name.startswith("__") and name.endswith("__") and name not in ALLOWED_DUNDERS
+            ):
+                yield _finding("policy.dunder", f".{name} reaches under the interpreter", node.lineno)
+            case ast.Attribute() if reason := _forbidden_submodule(_dotted(node, aliases)):
+                yield _finding("policy.import", f"{_dotted(node, aliases)}: {reason}", node.lineno)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name.startswith(
+                "__"
+            ):
+                yield _finding("policy.dunder", f"getattr(…, {name!r}) reaches under the interpreter", node.lineno)
+            case ast.Assign(targets=targets):
+                yield from _assignments(targets, aliases)
+            case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
+                yield from _assignments([target], aliases)
+            case ast.Delete(targets=targets):
+                yield from _assignments(targets, aliases)
+
+
+def _assignments(targets: list[ast.expr], aliases: dict[str, str]) -> Iterator[Finding]:
+    for target in targets:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Attribute | ast.Subscript) and (dotted := _dotted(node, aliases)):
+                yield _finding(
+                    "policy.monkeypatch", f"assignment to {dotted} changes a module kopt relies on", node.lineno
+                )
+                break
+
+
+def _module_aliases(tree: ast.AST) -> dict[str, str]:
+    """Local name -> dotted origin, for everything imported."""
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                aliases[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return aliases
+
+
+def _dotted(node: ast.AST, aliases: dict[str, str]) -> str:
+    """The dotted path of an attribute chain that starts at an imported name, or ""."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        if isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name) and node.id in aliases:
+        return ".".join([aliases[node.id], *reversed(parts)])
+    return ""

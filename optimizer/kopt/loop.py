@@ -1,0 +1,179 @@
+"""The driver: a proposer proposes, the session judges and journals, until the budget is spent.
+
+`start` makes a run, `resume` replays one; from there on both are the same code.
+"""
+
+from __future__ import annotations
+
+import signal
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+
+import kopt
+from kopt import content, journal
+from kopt.budget import Budget
+from kopt.errors import UsageError
+from kopt.evaluate import VERSION
+from kopt.evaluate.evaluator import Evaluator
+from kopt.machine.fingerprint import fingerprint
+from kopt.machine.products import DEFAULT_TARGET, product
+from kopt.observe import Observer
+from kopt.propose import Proposer, proposer
+from kopt.records import Shape, Task
+from kopt.run import Meta, Run, create, read_meta, write_whole
+from kopt.session import Session, Stop
+
+DEFAULT_BUDGET = Budget(submissions=40, trials=36)
+
+START = "start.py"
+
+
+def drive(session: Session, proposer: Proposer) -> str:
+    """Run a proposer to its end; returns why it ended."""
+    try:
+        session.finish_pending()
+        proposer.drive(session)
+        reason = "the proposer has nothing more to offer"
+    except Stop as stop:
+        reason = str(stop)
+    session.ended(reason)
+    return reason
+
+
+def start(
+    task_name: str,
+    *,
+    target: str = DEFAULT_TARGET,
+    workspace: Path | None = None,
+    proposer: str = "search",
+    seed: int = 0,
+    budget: Budget = DEFAULT_BUDGET,
+    start: Path | None = None,
+    shapes: Path | None = None,
+    observer: Observer | None = None,
+    name: str | None = None,
+) -> Run:
+    """Make a run and drive it to its end.
+
+    `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's.
+    UsageError for anything that does not exist or does not fit; HarnessError when the disk or the workers fail.
+    """
+    root = content.workspace(workspace)
+    task = content.load_task(task_name, root)
+    own_shapes = read_shapes(shapes, task) if shapes else ()
+    source = _read(start) if start else ""
+    target = product(target).key
+    with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
+        meta = Meta(
+            id=name or f"{task.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            created=round(datetime.now(UTC).timestamp(), 3),
+            kopt=kopt.__version__,
+            evaluator=VERSION,
+            task=task.name,
+            task_sha=task.sha,
+            target=target,
+            proposer=proposer,
+            seed=seed,
+            budget=budget,
+            shapes=own_shapes,
+            start=START if source else "",
+            toolchain=evaluator.toolchain,
+            machine=fingerprint(),
+            walls=evaluator.workers.walls(),
+        )
+        folder = root / "submissions" / meta.id
+        create(folder, meta)
+        if source:
+            write_whole(folder / "sources" / START, source)
+        return _go(folder, meta, task, evaluator, budget, observer)
+
+
+def resume(
+    folder: Path,
+    *,
+    workspace: Path | None = None,
+    budget: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Continue a run where its journal ends; `budget` overrides single limits."""
+    root = content.workspace(workspace)
+    meta = read_meta(folder)
+    task = content.load_task(meta.task, root)
+    if task.sha != meta.task_sha:
+        raise UsageError(
+            f"task {task.name} has changed since run {meta.id} began; start a new run, or judge this one again with "
+            f"kopt run {task.name} --replay {meta.id}"
+        )
+    limits = meta.budget.model_copy(update=dict(budget or {}))
+    with Evaluator(task, target=meta.target, shapes=meta.shapes, seed=meta.seed) as evaluator:
+        return _go(folder, meta, task, evaluator, limits, observer)
+
+
+def _go(folder: Path, meta: Meta, task: Task, evaluator: Evaluator, budget: Budget, observer: Observer | None) -> Run:
+    with journal.Journal(folder / journal.FILE) as log:
+        run = Run.load(folder)
+        session = Session(run, log, evaluator.task, evaluator, budget, [observer] if observer else [])
+        session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
+        with stop_on_signal(session):
+            drive(session, proposer(meta, task, folder))
+        return run
+
+
+@contextmanager
+def stop_on_signal(session: Session) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run after the current stage; a second one interrupts at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        session.request_stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    with ExitStack() as restore:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                restore.callback(signal.signal, number, signal.signal(number, handle))
+            except ValueError:  # not the main thread: whoever owns it handles signals
+                break
+        yield
+
+
+def read_shapes(path: Path, task: Task) -> tuple[Shape, ...]:
+    """Timing shapes from a user's TOML file; UsageError names the file and the key."""
+    try:
+        tables = tomllib.loads(_read(path)).get("timing")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}") from error
+    if not isinstance(tables, list) or not tables:
+        raise UsageError(f"{path}: needs at least one [[timing]] table with {', '.join(task.dims)}")
+    shapes = []
+    for number, table in enumerate(tables, 1):
+        dims = {key: value for key, value in table.items() if key != "name"}
+        name = table.get("name", "x".join(str(value) for value in dims.values()))
+        try:
+            shape = Shape(name=name, dims=dims)
+            task.validate_shape(shape, "timing")
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise UsageError(f"{path}: timing {number}: {key}: {error.errors()[0]['msg']}") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from error
+        shapes.append(shape)
+    if len({shape.name for shape in shapes}) != len(shapes):
+        raise UsageError(f"{path}: two [[timing]] tables share a name")
+    return tuple(shapes)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -1,0 +1,184 @@
+"""A live run: the journal, the budget and the evaluator together. The only writer of a run.
+
+Proposers call `submit`, `tune` and `lesson`; everything they do is journaled before and after, charged here and nowhere
+else, and refused with `Stop` once the budget is spent or the user asked to end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kopt.budget import Budget, Charges
+from kopt.errors import HarnessError, UsageError
+from kopt.evaluate import tuner
+from kopt.evaluate.evaluator import Evaluator
+from kopt.journal import Event, Journal
+from kopt.observe import Observer
+from kopt.records import Parameters, Submission, Task, Verdict, digest
+from kopt.run import Entry, Run, TrialRow, write_whole
+from kopt.source import KernelSource, SourceError, parse
+
+
+class Stop(Exception):
+    """Nothing further may start; the text says why. Proposers let it pass."""
+
+
+class Session:
+    """One process's hold on a run. Not thread-safe: one proposer drives it."""
+
+    def __init__(
+        self,
+        run: Run,
+        log: Journal,
+        task: Task,
+        evaluator: Evaluator,
+        budget: Budget,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.run = run
+        self.task = task
+        self.budget = budget
+        self.seed = run.meta.seed
+        self._log = log
+        self._evaluator = evaluator
+        self._observers = tuple(observers)
+        self._stop = threading.Event()
+
+    # What a proposer may ask for.
+
+    def submit(
+        self, source: str, *, note: str, origin: str, parent: int | None = None, parameters: Parameters | None = None
+    ) -> Verdict:
+        """Record a submission, evaluate it, and return its verdict; Stop when the budget does not allow it.
+
+        An exact duplicate is answered with the verdict it already has and costs nothing.
+        """
+        parameters = dict(parameters or {})
+        sha = digest(source, parameters)
+        known = self.run.by_sha.get(sha)
+        if known is not None and (verdict := self.run.verdict(known)) is not None:
+            return verdict
+        self.check()
+        if parent is not None:
+            self.run.entry(parent)
+        submission = Submission(
+            n=len(self.run.entries) + 1, sha=sha, parameters=parameters, parent=parent, origin=origin, note=note
+        )
+        try:
+            # The source is whole on disk before the journal speaks of it.
+            write_whole(self.run.folder / "sources" / submission.file, source)
+        except OSError as error:
+            raise HarnessError(f"cannot write the source of submission {submission.n}: {error.strerror}") from error
+        self._append("proposed", submission=submission.model_dump(mode="json"))
+        return self._judge(submission, source)
+
+    def tune(self, n: int, trials: int) -> list[TrialRow]:
+        """Try up to `trials` further parameter points of a submission; returns all that were ever tried, in order.
+
+        Points come in whole batches, so that what is suggested depends on the journal alone. Fewer than asked for come
+        back when the space or the trial budget runs out.
+        """
+        entry, source = self.run.entry(n), self.run.source(n)
+        described = self.describe(source)
+        want = len(entry.trials) + trials
+        while len(entry.trials) < want:
+            self.check()
+            left = self.budget.trials_left(self.run.charges)
+            batch = self._batch(entry, described)
+            done = len(entry.trials) % tuner.BATCH
+            batch = batch[done : None if left is None else done + left]
+            if not batch:
+                break
+            self._try(entry, source, batch)
+        return list(entry.trials)
+
+    def describe(self, source: str) -> KernelSource:
+        """What a source says about itself; UsageError when it cannot be read."""
+        try:
+            return parse(source, self.task.entry)
+        except SourceError as error:
+            raise UsageError(str(error)) from error
+
+    def lesson(self, text: str) -> None:
+        """Keep something learnt beyond the episode that learnt it."""
+        self._append("lesson", text=text)
+
+    def charge(self, **amounts: float) -> None:
+        """Charge tool calls and dollars."""
+        unknown = set(amounts) - set(Charges.model_fields)
+        if unknown:
+            raise ValueError(f"no such charge: {', '.join(sorted(unknown))}")
+        self._append("charge", **amounts)
+
+    def check(self) -> None:
+        """Raise Stop when nothing further may start."""
+        if self._stop.is_set():
+            raise Stop("stopped by request")
+        best = self.run.incumbent.score if self.run.incumbent else None
+        charges = self.run.charges.model_copy(update={"seconds": self._log.elapsed})
+        if reason := self.budget.spent(charges, best):
+            raise Stop(reason)
+
+    # What the loop does with it.
+
+    def request_stop(self) -> None:
+        """Ask the run to end after the current step; safe to call from a signal handler."""
+        self._stop.set()
+
+    def began(self, **context: Any) -> None:
+        self._append("started", **context)
+
+    def ended(self, reason: str) -> None:
+        self._append("stopped", reason=reason)
+
+    def finish_pending(self) -> None:
+        """Evaluate what a dead process had proposed; it was charged then and is not charged again."""
+        if (pending := self.run.pending) is not None:
+            self._judge(pending.submission, self.run.source(pending.n))
+
+    # How it is done.
+
+    def _judge(self, submission: Submission, source: str) -> Verdict:
+        verdict = self._evaluator.judge(submission, source, lambda stage: self._stage(submission.n, stage))
+        self._append("verdict", verdict=verdict.model_dump(mode="json"), reason=verdict.reason)
+        return verdict
+
+    def _batch(self, entry: Entry, described: KernelSource) -> list[dict[str, tuner.Choice]]:
+        """The batch that the trials so far are in the middle of, or the next one: a crash changes nothing."""
+        whole = entry.trials[: len(entry.trials) // tuner.BATCH * tuner.BATCH]
+        first = {**described.defaults, **entry.submission.parameters}
+        free = {name: c for name, c in described.tune.items() if name not in entry.submission.parameters}
+        return tuner.suggest(free, whole, first, self.seed, entry.submission.sha) if free else []
+
+    def _try(self, entry: Entry, source: str, batch: list[dict[str, tuner.Choice]]) -> None:
+        start = len(entry.trials) + 1
+        with ThreadPoolExecutor(max_workers=max(1, self._evaluator.cores)) as pool:
+            futures = [
+                pool.submit(self._evaluator.try_parameters, entry.submission, source, point, start + i)
+                for i, point in enumerate(batch)
+            ]
+            try:
+                # Journaled in the order suggested, whichever finishes first.
+                for i, future in enumerate(futures):
+                    self._stage(entry.n, "trial", start + i)
+                    self._append("trial", trial=future.result().model_dump(mode="json"))
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _append(self, type: str, **payload: Any) -> Event:
+        event = self._log.append(type, **payload)
+        self.run.apply(event)
+        for observer in self._observers:
+            observer.on_event(event, self.run)
+        return event
+
+    def _stage(self, n: int, stage: str, trial: int | None = None) -> None:
+        """Between two stages: the place where a run ends on request, leaving the submission to whoever resumes."""
+        if self._stop.is_set():
+            raise Stop("stopped by request")
+        for observer in self._observers:
+            observer.on_stage(n, stage, trial)

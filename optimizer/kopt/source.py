@@ -1,0 +1,144 @@
+"""What a kernel file says about itself, read from its syntax tree and never by importing it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kopt.records import Parameters
+
+Choice = int | float | str | bool
+
+
+class SourceError(ValueError):
+    """A kernel file that cannot be read; carries the rule and the line."""
+
+    def __init__(self, rule: str, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.line = line
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """The declarative surface of a kernel file."""
+
+    text: str
+    tree: ast.Module = field(repr=False)
+    entry: ast.FunctionDef = field(repr=False)
+    title: str
+    """First line of the module's docstring."""
+    defaults: Parameters
+    """Keyword-only parameters of the entry and their default values, where they are literals."""
+    keyword_only: tuple[str, ...]
+    tune: Mapping[str, tuple[Choice, ...]]
+    """The tunable space, in the order the file gives it; empty when the file is no family."""
+    rung: int | None
+    kind: str
+    """Structural class ("tma-persistent", ...), or ""."""
+
+    @property
+    def positional(self) -> int:
+        return len(self.entry.args.posonlyargs) + len(self.entry.args.args)
+
+    @property
+    def is_gluon(self) -> bool:
+        return any("gluon" in name for name, _ in imported_modules(self.tree))
+
+
+def parse(text: str, entry: str) -> KernelSource:
+    """Read a kernel file; SourceError names what is missing or malformed, and the line."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise SourceError("policy.syntax", f"syntax error: {error.msg}", error.lineno) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SourceError("policy.syntax", f"not Python: {type(error).__name__}: {error}") from error
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == entry]
+    if not functions:
+        raise SourceError("policy.entry", f"no function {entry}() at the top level of the file")
+    function = functions[-1]
+    constants = _constants(tree)
+    keyword_only = tuple(a.arg for a in function.args.kwonlyargs)
+    title = (ast.get_docstring(tree) or "").strip().splitlines()
+    rung = constants.get("RUNG")
+    kind = constants.get("CLASS")
+    return KernelSource(
+        text=text,
+        tree=tree,
+        entry=function,
+        title=title[0].strip() if title else "",
+        defaults=_defaults(function),
+        keyword_only=keyword_only,
+        tune=_tune(tree, constants, keyword_only, entry),
+        rung=rung if isinstance(rung, int) else None,
+        kind=kind if isinstance(kind, str) else "",
+    )
+
+
+def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:
+    """Dotted names of everything a file imports, with lines; relative imports start with a dot."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(("." * node.level + (node.module or ""), node.lineno))
+    return found
+
+
+def _constants(tree: ast.Module) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for node in tree.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                try:
+                    found[name] = ast.literal_eval(value)
+                except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                    if name == "TUNE":
+                        raise SourceError(
+                            "policy.tune", "TUNE must be a literal dictionary of parameter name to choices", node.lineno
+                        ) from None
+    return found
+
+
+def _defaults(function: ast.FunctionDef) -> dict[str, Choice]:
+    found: dict[str, Choice] = {}
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        if isinstance(default, ast.Constant) and isinstance(default.value, int | float | str | bool):
+            found[argument.arg] = default.value
+    return found
+
+
+def _tune(
+    tree: ast.Module, constants: Mapping[str, object], keyword_only: tuple[str, ...], entry: str
+) -> dict[str, tuple[Choice, ...]]:
+    raw = constants.get("TUNE", {})
+    line = next(
+        (
+            node.lineno
+            for node in tree.body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            and any(isinstance(n, ast.Name) and n.id == "TUNE" for n in ast.walk(node))
+        ),
+        None,
+    )
+    if not isinstance(raw, dict):
+        raise SourceError("policy.tune", "TUNE must be a dictionary of parameter name to choices", line)
+    space: dict[str, tuple[Choice, ...]] = {}
+    for name, choices in raw.items():
+        if name not in keyword_only:
+            known = ", ".join(keyword_only) or "none"
+            raise SourceError(
+                "policy.tune", f"TUNE names {name!r}, which is no keyword-only parameter of {entry}() ({known})", line
+            )
+        if not isinstance(choices, list | tuple) or not choices:
+            raise SourceError("policy.tune", f"TUNE[{name!r}] must be a list with at least one choice", line)
+        if not all(isinstance(choice, int | float | str | bool) for choice in choices):
+            raise SourceError("policy.tune", f"TUNE[{name!r}] may hold numbers, strings and booleans only", line)
+        space[str(name)] = tuple(dict.fromkeys(choices))
+    return space
