@@ -37,26 +37,21 @@ def tma_persistent_kernel(
 ):  # fmt: skip
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
+    tiles_k = tl.cdiv(K, BLOCK_K)
     scale = tl.load(scale_a_ptr) * tl.load(scale_b_ptr)
-    # The tile is worked out again for the store: one loop-carried counter is cheaper than keeping the coordinates alive
-    # from the prologue of the flattened loop, which runs stages ahead, to the epilogue.
-    store_tile = tl.program_id(0) - tl.num_programs(0)
-
-    tl.assume(K > 0)
-    # `flatten` makes one loop of the two, so that the pipeline does not drain between tiles.
+    # With no path around an inner loop of no trips, the flattened loop needs only one epilogue.
+    tl.assume(tiles_k > 0)
+    # `flatten` makes one loop of the two, so that the pipeline of loads does not drain between tiles.
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
         pid_m, pid_n = grouped_tile(tile, tiles_m, tiles_n, GROUP_M)
         row = pid_m * BLOCK_M
         col = pid_n * BLOCK_N
         acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for i in range(tl.cdiv(K, BLOCK_K)):
+        for i in range(tiles_k):
             a = a_desc.load([row, i * BLOCK_K])
             b = b_desc.load([col, i * BLOCK_K])
             acc = tl.dot(a, b.T, acc)
-
-        store_tile += tl.num_programs(0)
-        pid_m, pid_n = grouped_tile(store_tile, tiles_m, tiles_n, GROUP_M)
-        out_desc.store([pid_m * BLOCK_M, pid_n * BLOCK_N], (acc * scale).to(tl.bfloat16))
+        out_desc.store([row, col], (acc * scale).to(tl.bfloat16))
 
 
 def fp8_gemm(
