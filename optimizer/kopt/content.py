@@ -1,0 +1,154 @@
+"""Finds the workspace, and tasks and kernel families in it or among those that ship with kopt. Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kopt.errors import UsageError
+from kopt.records import Task
+
+MARKER = "kopt.toml"
+"""The file that makes a folder a workspace."""
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def find_workspace(explicit: Path | None = None) -> Path:
+    """`explicit`, else the nearest folder upwards with a kopt.toml, else the current one; absolute."""
+    if explicit is not None:
+        if not explicit.is_dir():
+            raise UsageError(f"workspace {explicit} is not a folder; name one, or make it with `kopt init {explicit}`")
+        return explicit.resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / MARKER).is_file()), here)
+
+
+def roots(workspace: Path) -> tuple[Path, ...]:
+    """Folders that may hold tasks/ and kernels/, first the one that wins: workspace, checkout, package data.
+
+    An installed copy of the content may be older than the checkout an editable install points into, hence the order.
+    """
+    # optimizer/kopt/content.py in a checkout; site-packages/kopt/content.py has no tasks/ two levels up.
+    checkout = PACKAGE.parent.parent
+    bundled = [checkout] if PACKAGE.parent.name == "optimizer" and (checkout / "tasks").is_dir() else []
+    if (PACKAGE / "_content").is_dir():
+        bundled.append(PACKAGE / "_content")
+    return tuple(dict.fromkeys([workspace.resolve(), *bundled]))
+
+
+def list_tasks(workspace: Path) -> tuple[str, ...]:
+    """Names of all tasks in sight, sorted."""
+    return tuple(sorted({path.parent.name for path in _task_files(workspace)}))
+
+
+def load_task(name: str, workspace: Path) -> Task:
+    """The validated task with `folder` and `sha` filled in; UsageError names the known ones, or file and key."""
+    for path in _task_files(workspace):
+        if path.parent.name == name:
+            return read_task(path.parent)
+    known = list_tasks(workspace)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+    raise UsageError(f"unknown task {name!r} ({hint}); `kopt tasks new {name}` makes one")
+
+
+def read_task(folder: Path) -> Task:
+    """The task of one folder. The folder's name is the task's."""
+    path = folder / "task.toml"
+    table = _toml(path)
+    if table.pop("name", folder.name) != folder.name:
+        raise UsageError(f"{path}: name: must be the folder's name, {folder.name!r}; leave the key out")
+    if reserved := {"folder", "sha"} & set(table):
+        raise UsageError(f"{path}: {', '.join(sorted(reserved))}: filled in by kopt; leave the key out")
+    try:
+        return Task.model_validate({**table, "name": folder.name, "folder": str(folder), "sha": _sha(folder)})
+    except ValidationError as error:
+        raise UsageError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+
+
+def with_shapes(task: Task, path: Path) -> Task:
+    """The task with the timing shapes of a TOML file in place of its own: [[timing]] tables as in task.toml."""
+    table = _toml(path)
+    if set(table) != {"timing"}:
+        raise UsageError(f"{path}: expected [[timing]] tables alone, found {', '.join(sorted(table)) or 'nothing'}")
+    try:
+        return Task.model_validate({**task.model_dump(), "timing": table["timing"]})
+    except ValidationError as error:
+        raise UsageError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+
+
+def families(task: str, workspace: Path) -> tuple[Path, ...]:
+    """Files kernels/<task>/<family>.py, sorted by name; one in the workspace hides one of the same name that ships."""
+    found: dict[str, Path] = {}
+    for root in roots(workspace):
+        for path in sorted((root / "kernels" / task).glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return tuple(found[name] for name in sorted(found))
+
+
+def skeleton(task: Task) -> str:
+    """Source of the non-functional starting point that a model is given."""
+    return _text(task, "skeleton.py")
+
+
+def description(task: Task) -> str:
+    """The task's README, as a model or a person reads it."""
+    return _text(task, "README.md")
+
+
+def explain(error: ValidationError) -> Iterator[str]:
+    """One line per mistake: the key as it is written in TOML, then what is wrong with it."""
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        problem = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            problem = "unknown key"
+        elif item["type"] == "missing":
+            problem = "missing"
+        elif isinstance(item["input"], str | int | float | bool):
+            problem += f", not {item['input']!r}"
+        yield f"{key}: {problem}" if key else problem
+
+
+def _task_files(workspace: Path) -> Iterator[Path]:
+    for root in roots(workspace):
+        yield from sorted((root / "tasks").glob("*/task.toml"))
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        table: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not valid TOML: not UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return dict(table)
+
+
+def _sha(folder: Path) -> str:
+    """SHA-256 over what a task is made of: declaration, hooks and starting point. The README may change freely."""
+    digest = hashlib.sha256()
+    for name in ("task.toml", "task.py", "skeleton.py"):
+        path = folder / name
+        if path.is_file():
+            data = path.read_bytes()
+            digest.update(f"{name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _text(task: Task, name: str) -> str:
+    path = Path(task.folder) / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"task {task.name}: {path} cannot be read ({error}); a task needs a {name}") from None
