@@ -1,0 +1,92 @@
+"""The GPUs of this machine, asked of NVML: no CUDA context is made and no compute library is imported."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from kopt.machine.products import Product, match
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML describes it."""
+
+    index: int
+    """NVML's index; CUDA_VISIBLE_DEVICES does not change it."""
+    uuid: str
+    """To find the same GPU through CUDA. It identifies the card, so it is never written into a run."""
+    name: str
+    arch: int
+    """Compute capability as an integer: 90, 100, 120."""
+    memory_bytes: int
+    power_limit_w: float | None
+    max_clock_mhz: float | None
+    busy: int
+    """Processes that compute on it."""
+    product: Product | None
+    """None for a GPU whose peak kopt does not know."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "product": self.product.key if self.product else None}
+
+
+class Detection(NamedTuple):
+    gpus: tuple[Gpu, ...]
+    driver: str
+    problem: str
+    """Why there are none, with the mend; "" when there are some."""
+
+
+def detect() -> Detection:
+    """Every GPU that NVML lists. It never raises: a machine without one is an ordinary machine."""
+    try:
+        import pynvml
+    except ImportError:
+        return Detection((), "", "nvidia-ml-py is not installed: pip install 'kopt-gpu[gpu]'")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Detection((), "", f"no NVIDIA driver answers: {error}")
+    try:
+        found = tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return Detection(found, _text(pynvml.nvmlSystemGetDriverVersion()), "" if found else "the driver lists no GPU")
+    except pynvml.NVMLError as error:
+        return Detection((), "", f"NVML failed: {error}")
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+
+    def ask(function: str, *arguments: Any) -> Any:
+        """None for what this card or driver does not report (a MIG slice, a virtual GPU)."""
+        try:
+            return getattr(pynvml, function)(handle, *arguments)
+        except (pynvml.NVMLError, AttributeError):
+            return None
+
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    major, minor = ask("nvmlDeviceGetCudaComputeCapability") or (0, 0)
+    limit = ask("nvmlDeviceGetEnforcedPowerLimit")
+    clock = ask("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM)
+    memory = ask("nvmlDeviceGetMemoryInfo")
+    return Gpu(
+        index=index,
+        uuid=_text(ask("nvmlDeviceGetUUID") or ""),
+        name=name,
+        arch=10 * major + minor,
+        memory_bytes=int(memory.total) if memory else 0,
+        power_limit_w=limit / 1000 if limit else None,
+        max_clock_mhz=float(clock) if clock else None,
+        busy=len(ask("nvmlDeviceGetComputeRunningProcesses") or ()),
+        product=match(name),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    """Older bindings answer in bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,230 @@
+"""The runs of a workspace: found by name, and summed up without replaying them whole.
+
+`kopt runs` must answer at once, so this module reads journals as lines: it parses verdicts only, keeps what it learnt in
+the user's cache, and reads on from there next time, because a journal only grows. Nothing here decides anything: the
+replay in kopt/run.py does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kopt import journal
+from kopt.errors import UsageError
+
+META = "run.json"
+HEAD = re.compile(rb'\{"seq":(\d+),"time":([-0-9.e]+),"elapsed":([-0-9.e]+),"type":"([^"\\]{1,80})"')
+
+
+@dataclass
+class Summary:
+    """One run as a row. `state` is "live", "stopped", "interrupted" (its process died) or "broken"."""
+
+    id: str
+    created: float = 0.0
+    task: str = ""
+    target: str = ""
+    proposer: str = ""
+    metric: str = ""
+    submissions: int = 0
+    trials: int = 0
+    passed: int = 0
+    best: float | None = None
+    best_n: int | None = None
+    evidence: str | None = None
+    """What stands behind `best`: "modelled" or "measured"."""
+    seconds: float = 0.0
+    """Active time."""
+    last: str = ""
+    """Type of the last event."""
+    reason: str = ""
+    """Why it stopped, or what is broken."""
+    lines: int = 0
+    offset: int = 0
+    """Bytes of the journal that this row covers."""
+    inode: int = 0
+    folder: Path = field(default=Path(), compare=False)
+    state: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        hidden = {"lines", "offset", "inode", "last"}
+        return {**{k: v for k, v in asdict(self).items() if k not in hidden}, "folder": str(self.folder)}
+
+
+def folder_of(workspace: Path) -> Path:
+    return workspace / "submissions"
+
+
+def names(workspace: Path) -> list[str]:
+    """Ids of all runs, the newest first; no journal is opened."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder_of(workspace)) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                found.append((os.stat(f"{entry.path}/{META}").st_mtime_ns, entry.name))
+    # run.json is written once, when the run starts.
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def resolve(reference: str, workspace: Path) -> Path:
+    """The folder of a run given by id, unique prefix, path, or "last"; UsageError says what there is instead."""
+    if not reference:
+        raise UsageError("an empty run name; kopt runs lists those there are")
+    if os.sep in reference and (Path(reference) / META).is_file():
+        return Path(reference)
+    there = names(workspace)
+    if reference in there:
+        return folder_of(workspace) / reference
+    if not there:
+        raise UsageError(f"no run {reference!r}: {folder_of(workspace)} holds none yet; kopt run TASK starts one")
+    if reference == "last":
+        return folder_of(workspace) / there[0]
+    fitting = [name for name in there if name.startswith(reference)]
+    if len(fitting) == 1:
+        return folder_of(workspace) / fitting[0]
+    if fitting:
+        shown = ", ".join(fitting[:4]) + (", ..." if len(fitting) > 4 else "")
+        raise UsageError(f"run {reference!r} is ambiguous: {shown}")
+    raise UsageError(f"no run {reference!r} in {folder_of(workspace)}; kopt runs lists those there are")
+
+
+def split(reference: str) -> tuple[str, str]:
+    """RUN/N into run and submission; the submission is "" when only a run is named. N is a number, "best" or "last"."""
+    run, slash, n = reference.rpartition("/")
+    if slash and (n.isdecimal() or n in ("best", "last")):
+        return run, n
+    return reference.rstrip("/"), ""
+
+
+def summaries(workspace: Path) -> list[Summary]:
+    """Every run as a row, the newest first. A run that cannot be read is a row that says so."""
+    cache = _Cache(workspace)
+    live = _locked_inodes()
+    found = []
+    for name in names(workspace):
+        row = _summary(folder_of(workspace) / name, cache.rows.get(name))
+        cache.rows[name] = row
+        if not row.state:
+            row.state = "live" if row.inode in live else "stopped" if row.last == "stopped" else "interrupted"
+        found.append(row)
+    cache.save(found)
+    return sorted(found, key=lambda row: row.created, reverse=True)
+
+
+def _summary(folder: Path, known: Summary | None) -> Summary:
+    row = Summary(folder.name, folder=folder)
+    path = folder / journal.FILE
+    try:
+        meta = json.loads((folder / META).read_bytes())
+        row.created = float(meta["created"])
+        row.task, row.target, row.proposer = str(meta["task"]), str(meta["target"]), str(meta["proposer"])
+        row.metric = str(meta.get("metric", "utilization"))
+        stat = path.stat()
+    except FileNotFoundError:
+        return row  # started and not yet written to
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        row.state, row.reason = "broken", f"{META} cannot be read: {error}"
+        return row
+    if known and known.inode == stat.st_ino and known.offset <= stat.st_size and known.created == row.created:
+        row = Summary(**{**asdict(known), "folder": folder, "state": ""})
+    row.inode = stat.st_ino
+    try:
+        _read_on(row, path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        row.state, row.reason = "broken", f"{journal.FILE} line {row.lines + 1}: {error}"
+    return row
+
+
+def _read_on(row: Summary, path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(row.offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            head = HEAD.match(line)
+            if head is None or int(head[1]) != row.lines + 1:
+                raise ValueError("not a journal event" if head is None else f"seq {int(head[1])} out of order")
+            _take(row, head[4].decode(), line)
+            row.seconds = max(row.seconds, float(head[3]))
+            row.lines += 1
+            row.offset += len(line)
+
+
+def _take(row: Summary, type: str, line: bytes) -> None:
+    from pydantic_core import from_json
+
+    row.last = type
+    if type == "proposed":
+        row.submissions += 1
+    elif type == "trial":
+        row.trials += 1
+    elif type == "stopped":
+        row.reason = str(from_json(line)["reason"])
+    elif type == "verdict":
+        verdict = from_json(line)["verdict"]
+        row.passed += verdict["status"] == "passed"
+        score, evidence = verdict.get("score"), verdict.get("evidence")
+        # As in `Entry.rank`: measured beats modelled, whatever the number.
+        if score is not None and (
+            row.best is None or (evidence == "measured", score) > (row.evidence == "measured", row.best)
+        ):
+            row.best, row.best_n, row.evidence = float(score), int(verdict["submission"]), str(evidence)
+
+
+def is_live(folder: Path) -> bool:
+    """Whether a process holds the run's journal."""
+    try:
+        return (folder / journal.FILE).stat().st_ino in _locked_inodes()
+    except OSError:
+        return False
+
+
+def _locked_inodes() -> set[int]:
+    """Inodes under an exclusive flock. Read from the kernel's list, because asking by locking could make a writer fail."""
+    found = set()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/locks").read_text().splitlines():
+                parts = line.split()
+                if parts[1] == "FLOCK" and parts[3] == "WRITE":
+                    found.add(int(parts[5].rsplit(":", 1)[1]))
+    return found
+
+
+class _Cache:
+    """Rows of earlier readings, in the user's cache folder; losing it costs time only."""
+
+    VERSION = 1
+
+    def __init__(self, workspace: Path) -> None:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        key = hashlib.sha256(str(folder_of(workspace).resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+        self.path = Path(base).expanduser() / "kopt" / f"runs-{key}.json"
+        self.rows: dict[str, Summary] = {}
+        self._before = ""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            self._before = self.path.read_text(encoding="utf-8")
+            raw = json.loads(self._before)
+            if raw["version"] == self.VERSION:
+                self.rows = {row["id"]: Summary(**row) for row in raw["rows"]}
+
+    def save(self, rows: Iterable[Summary]) -> None:
+        kept = [f.name for f in fields(Summary) if f.name not in ("folder", "state")]
+        whole = [{name: getattr(row, name) for name in kept} for row in rows if row.state != "broken"]
+        text = json.dumps({"version": self.VERSION, "rows": whole})
+        if text == self._before:
+            return
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(f".{os.getpid()}")
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.path)
