@@ -78,13 +78,14 @@ def parse(text: str, entry: str) -> KernelSource:
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:
-    """Dotted names of everything a file imports, with lines; relative imports start with a dot."""
+    """Dotted names of all that a file imports (`from a import b` is a.b), with lines; relative ones start with a dot."""
     found: list[tuple[str, int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append(("." * node.level + (node.module or ""), node.lineno))
+            stem = "." * node.level + (node.module or "")
+            found += [(f"{stem}.{alias.name}", node.lineno) for alias in node.names]
     return found
 
 

@@ -55,9 +55,7 @@ def _candidates(space: Space, told: Sequence[TrialRow], seed: int) -> Iterator[d
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {name: optuna.distributions.CategoricalDistribution(list(c)) for name, c in space.items()}
-    sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=6, multivariate=True, constant_liar=True, warn_independent_sampling=False
-    )
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for row in told:
         value = row.score if row.status is Status.PASSED and row.score is not None else 0.0

@@ -1,0 +1,43 @@
+"""What is read from a kernel file's text."""
+
+from __future__ import annotations
+
+import pytest
+
+from kopt.source import SourceError, parse
+
+TEXT = '''"""First line.
+
+More."""
+RUNG = 3
+CLASS = "tma"
+TUNE: dict = {"B": [1, 2, 2], "FLAG": (True, False)}
+def entry(a, /, b, *, B=1, FLAG=True, HINT=None): ...
+'''
+
+
+def test_the_surface_of_a_family() -> None:
+    source = parse(TEXT, "entry")
+    assert (source.title, source.rung, source.kind) == ("First line.", 3, "tma")
+    assert source.tune == {"B": (1, 2), "FLAG": (True, False)}
+    assert source.defaults == {"B": 1, "FLAG": True}
+    assert source.keyword_only == ("B", "FLAG", "HINT")
+    assert source.positional == 2
+
+
+def test_reading_does_not_run_the_file() -> None:
+    parse(TEXT + "\nraise SystemExit('ran')\n", "entry")
+
+
+def test_the_last_definition_counts_as_python_would_have_it() -> None:
+    assert parse(TEXT + "\ndef entry(a): ...\n".replace("(a)", "(a, *, B=1, FLAG=1)"), "entry").positional == 1
+
+
+def test_gluon_is_recognised_by_its_import() -> None:
+    assert parse("from triton.experimental import gluon\ndef entry(a): ...", "entry").is_gluon
+    assert not parse(TEXT, "entry").is_gluon
+
+
+def test_a_missing_entry_says_which() -> None:
+    with pytest.raises(SourceError, match=r"no function fp8_gemm\(\)"):
+        parse(TEXT, "fp8_gemm")
