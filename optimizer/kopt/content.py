@@ -1,4 +1,7 @@
-"""Finds the workspace, and tasks and kernel families in it or among those that ship with kopt. Reads only."""
+"""Finds the workspace, and tasks and kernel families in it or among those that ship with kopt. Reads only.
+
+`root` is a workspace's folder throughout.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ MARKER = "kopt.toml"
 PACKAGE = Path(__file__).resolve().parent
 
 
-def find_workspace(explicit: Path | None = None) -> Path:
+def workspace(explicit: Path | None = None) -> Path:
     """`explicit`, else the nearest folder upwards with a kopt.toml, else the current one; absolute."""
     if explicit is not None:
         if not explicit.is_dir():
@@ -30,7 +33,7 @@ def find_workspace(explicit: Path | None = None) -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / MARKER).is_file()), here)
 
 
-def roots(workspace: Path) -> tuple[Path, ...]:
+def roots(root: Path) -> tuple[Path, ...]:
     """Folders that may hold tasks/ and kernels/, first the one that wins: workspace, checkout, package data.
 
     An installed copy of the content may be older than the checkout an editable install points into, hence the order.
@@ -40,20 +43,20 @@ def roots(workspace: Path) -> tuple[Path, ...]:
     bundled = [checkout] if PACKAGE.parent.name == "optimizer" and (checkout / "tasks").is_dir() else []
     if (PACKAGE / "_content").is_dir():
         bundled.append(PACKAGE / "_content")
-    return tuple(dict.fromkeys([workspace.resolve(), *bundled]))
+    return tuple(dict.fromkeys([root.resolve(), *bundled]))
 
 
-def list_tasks(workspace: Path) -> tuple[str, ...]:
+def list_tasks(root: Path) -> tuple[str, ...]:
     """Names of all tasks in sight, sorted."""
-    return tuple(sorted({path.parent.name for path in _task_files(workspace)}))
+    return tuple(sorted({path.parent.name for path in _task_files(root)}))
 
 
-def load_task(name: str, workspace: Path) -> Task:
+def load_task(name: str, root: Path) -> Task:
     """The validated task with `folder` and `sha` filled in; UsageError names the known ones, or file and key."""
-    for path in _task_files(workspace):
+    for path in _task_files(root):
         if path.parent.name == name:
             return read_task(path.parent)
-    known = list_tasks(workspace)
+    known = list_tasks(root)
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
     raise UsageError(f"unknown task {name!r} ({hint}); `kopt tasks new {name}` makes one")
@@ -73,25 +76,18 @@ def read_task(folder: Path) -> Task:
         raise UsageError("\n".join(f"{path}: {line}" for line in explain(error))) from None
 
 
-def with_shapes(task: Task, path: Path) -> Task:
-    """The task with the timing shapes of a TOML file in place of its own: [[timing]] tables as in task.toml."""
-    table = _toml(path)
-    if set(table) != {"timing"}:
-        raise UsageError(f"{path}: expected [[timing]] tables alone, found {', '.join(sorted(table)) or 'nothing'}")
-    try:
-        return Task.model_validate({**task.model_dump(), "timing": table["timing"]})
-    except ValidationError as error:
-        raise UsageError("\n".join(f"{path}: {line}" for line in explain(error))) from None
+def families(task: Task | str, root: Path | None = None) -> tuple[Path, ...]:
+    """Files kernels/<task>/<family>.py, sorted by name; one in the workspace hides one of the same name that ships.
 
-
-def families(task: str, workspace: Path) -> tuple[Path, ...]:
-    """Files kernels/<task>/<family>.py, sorted by name; one in the workspace hides one of the same name that ships."""
+    `root` is the workspace; None finds it from the current folder.
+    """
+    name = task if isinstance(task, str) else task.name
     found: dict[str, Path] = {}
-    for root in roots(workspace):
-        for path in sorted((root / "kernels" / task).glob("*.py")):
+    for base in roots(root or workspace()):
+        for path in sorted((base / "kernels" / name).glob("*.py")):
             if not path.name.startswith("_"):
                 found.setdefault(path.stem, path)
-    return tuple(found[name] for name in sorted(found))
+    return tuple(found[stem] for stem in sorted(found))
 
 
 def skeleton(task: Task) -> str:
@@ -118,9 +114,9 @@ def explain(error: ValidationError) -> Iterator[str]:
         yield f"{key}: {problem}" if key else problem
 
 
-def _task_files(workspace: Path) -> Iterator[Path]:
-    for root in roots(workspace):
-        yield from sorted((root / "tasks").glob("*/task.toml"))
+def _task_files(root: Path) -> Iterator[Path]:
+    for base in roots(root):
+        yield from sorted((base / "tasks").glob("*/task.toml"))
 
 
 def _toml(path: Path) -> dict[str, Any]:
