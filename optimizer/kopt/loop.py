@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import signal
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from pydantic import ValidationError
 
 import kopt
 from kopt import content, journal
@@ -26,7 +23,7 @@ from kopt.machine.fingerprint import fingerprint
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.observe import Observer
 from kopt.propose import Proposer, proposer
-from kopt.records import Shape, Task
+from kopt.records import Task
 from kopt.run import Meta, Run, create, read_meta, write_whole
 from kopt.session import Session, Stop
 
@@ -65,9 +62,9 @@ def start(
     `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's.
     UsageError for anything that does not exist or does not fit; HarnessError when the disk or the workers fail.
     """
-    root = content.workspace(workspace)
+    root = content.find_workspace(workspace)
     task = content.load_task(task_name, root)
-    own_shapes = read_shapes(shapes, task) if shapes else ()
+    own_shapes = content.with_shapes(task, shapes).timing if shapes else ()
     source = _read(start) if start else ""
     target = product(target).key
     with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
@@ -92,7 +89,7 @@ def start(
         create(folder, meta)
         if source:
             write_whole(folder / "sources" / START, source)
-        return _go(folder, meta, task, evaluator, budget, observer)
+        return _go(folder, meta, task, root, evaluator, budget, observer)
 
 
 def resume(
@@ -103,7 +100,7 @@ def resume(
     observer: Observer | None = None,
 ) -> Run:
     """Continue a run where its journal ends; `budget` overrides single limits."""
-    root = content.workspace(workspace)
+    root = content.find_workspace(workspace)
     meta = read_meta(folder)
     task = content.load_task(meta.task, root)
     if task.sha != meta.task_sha:
@@ -113,7 +110,7 @@ def resume(
         )
     limits = meta.budget.model_copy(update=dict(budget or {}))
     with Evaluator(task, target=meta.target, shapes=meta.shapes, seed=meta.seed) as evaluator:
-        return _go(folder, meta, task, evaluator, limits, observer)
+        return _go(folder, meta, task, root, evaluator, limits, observer)
 
 
 def _go(folder: Path, meta: Meta, task: Task, evaluator: Evaluator, budget: Budget, observer: Observer | None) -> Run:
@@ -122,7 +119,7 @@ def _go(folder: Path, meta: Meta, task: Task, evaluator: Evaluator, budget: Budg
         session = Session(run, log, evaluator.task, evaluator, budget, [observer] if observer else [])
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
         with stop_on_signal(session):
-            drive(session, proposer(meta, task, folder))
+            drive(session, proposer(meta, task, folder, workspace))
         return run
 
 
@@ -142,32 +139,6 @@ def stop_on_signal(session: Session) -> Iterator[None]:
             except ValueError:  # not the main thread: whoever owns it handles signals
                 break
         yield
-
-
-def read_shapes(path: Path, task: Task) -> tuple[Shape, ...]:
-    """Timing shapes from a user's TOML file; UsageError names the file and the key."""
-    try:
-        tables = tomllib.loads(_read(path)).get("timing")
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: {error}") from error
-    if not isinstance(tables, list) or not tables:
-        raise UsageError(f"{path}: needs at least one [[timing]] table with {', '.join(task.dims)}")
-    shapes = []
-    for number, table in enumerate(tables, 1):
-        dims = {key: value for key, value in table.items() if key != "name"}
-        name = table.get("name", "x".join(str(value) for value in dims.values()))
-        try:
-            shape = Shape(name=name, dims=dims)
-            task.validate_shape(shape, "timing")
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise UsageError(f"{path}: timing {number}: {key}: {error.errors()[0]['msg']}") from error
-        except ValueError as error:
-            raise UsageError(f"{path}: {error}") from error
-        shapes.append(shape)
-    if len({shape.name for shape in shapes}) != len(shapes):
-        raise UsageError(f"{path}: two [[timing]] tables share a name")
-    return tuple(shapes)
 
 
 def _read(path: Path) -> str:

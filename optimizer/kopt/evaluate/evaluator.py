@@ -63,7 +63,7 @@ class Evaluator:
     ) -> None:
         """`shapes` replaces the task's timing shapes; UsageError when one does not fit the task."""
         if isinstance(task, str):
-            task = content.load_task(task, content.workspace(workspace))
+            task = content.load_task(task, content.find_workspace(workspace))
         if shapes:
             task = with_timing(task, shapes)
         self.task = task

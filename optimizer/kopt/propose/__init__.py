@@ -19,11 +19,11 @@ class Proposer(Protocol):
     def drive(self, session: Session) -> None: ...
 
 
-def proposer(meta: Meta, task: Task, folder: Path) -> Proposer:
+def proposer(meta: Meta, task: Task, folder: Path, workspace: Path) -> Proposer:
     """The proposer that a run was started with."""
     if meta.proposer == "search":
         from kopt.propose.search import Search, ladder
 
         start = (folder / "sources" / meta.start).read_text(encoding="utf-8") if meta.start else ""
-        return Search(ladder(task, start))
+        return Search(ladder(task, workspace, start))
     raise UsageError(f"unknown proposer {meta.proposer!r}; kopt knows search")

@@ -8,6 +8,7 @@ point. Every decision is a function of the run's history, so a resumed run makes
 from __future__ import annotations
 
 from math import log, sqrt
+from pathlib import Path
 from typing import NamedTuple
 
 from kopt import content
@@ -32,10 +33,10 @@ class Family(NamedTuple):
     source: KernelSource
 
 
-def ladder(task: Task, start: str = "") -> list[Family]:
+def ladder(task: Task, workspace: Path, start: str = "") -> list[Family]:
     """The task's families in the order of their rungs, behind the user's own kernel if there is one."""
     families = []
-    for path in content.families(task):
+    for path in content.families(task.name, workspace):
         try:
             families.append(Family(path.stem, parse(path.read_text(encoding="utf-8"), task.entry)))
         except SourceError as error:
