@@ -102,6 +102,8 @@ class Run:
         self.lessons: list[str] = []
         self.errors: list[str] = []
         self.stops: list[str] = []
+        self.ended = ""
+        """Why it came to rest; "" while it goes on, or when its process died."""
         self.unknown: Counter[str] = Counter()
         """Events this version does not know, by type."""
         self._charges: dict[str, float] = dict.fromkeys(Charges.model_fields, 0)
@@ -215,10 +217,11 @@ class Run:
         self.errors.append(event.payload["message"])
 
     def _on_started(self, event: journal.Event) -> None:
-        """A process took the run up; nothing changes but the clock."""
+        self.ended = ""
 
     def _on_stopped(self, event: journal.Event) -> None:
-        self.stops.append(event.payload["reason"])
+        self.ended = event.payload["reason"]
+        self.stops.append(self.ended)
 
 
 def _deciding_rule(verdict: Mapping[str, Any]) -> str:

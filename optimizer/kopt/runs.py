@@ -1,7 +1,7 @@
 """The runs of a workspace: found by name, and summed up without replaying them whole.
 
-`kopt runs` must answer at once, so this module reads journals as lines: it parses verdicts only, keeps what it learnt in
-the user's cache, and reads on from there next time, because a journal only grows. Nothing here decides anything: the
+`kopt runs` must answer at once, so this module reads journals as lines: it parses verdicts only, keeps what it learnt
+in the user's cache, and reads on from there next time, because a journal only grows. Nothing here decides anything: the
 replay in kopt/run.py does.
 """
 
@@ -67,10 +67,10 @@ def folder_of(workspace: Path) -> Path:
 def names(workspace: Path) -> list[str]:
     """Ids of all runs, the newest first; no journal is opened."""
     found = []
-    with contextlib.suppress(OSError), os.scandir(folder_of(workspace)) as entries:
-        for entry in entries:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder_of(workspace)):  # noqa: PTH208 (names are all that is needed)
             with contextlib.suppress(OSError):
-                found.append((os.stat(f"{entry.path}/{META}").st_mtime_ns, entry.name))
+                found.append(((folder_of(workspace) / name / META).stat().st_mtime_ns, name))
     # run.json is written once, when the run starts.
     return [name for _, name in sorted(found, reverse=True)]
 
@@ -167,6 +167,8 @@ def _take(row: Summary, type: str, line: bytes) -> None:
         row.submissions += 1
     elif type == "trial":
         row.trials += 1
+    elif type == "started":
+        row.reason = ""
     elif type == "stopped":
         row.reason = str(from_json(line)["reason"])
     elif type == "verdict":
@@ -189,7 +191,7 @@ def is_live(folder: Path) -> bool:
 
 
 def _locked_inodes() -> set[int]:
-    """Inodes under an exclusive flock. Read from the kernel's list, because asking by locking could make a writer fail."""
+    """Inodes under an exclusive flock, from the kernel's list: asking by locking could make a writer fail."""
     found = set()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, ValueError, IndexError):

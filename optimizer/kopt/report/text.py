@@ -1,0 +1,49 @@
+"""Text that a kernel, a model or a stranger wrote, made safe to show: characters, never commands to the screen."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+ELLIPSIS = "…"
+
+# Marks that reorder or hide their neighbours (Unicode TR 9 and 36): letters of right-to-left scripts need none of them.
+_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FIRST_CLAUSE = re.compile(r"(?<=\w)(?:: |; |\. |\.$| - | — )|\n")
+
+
+def plain(text: str) -> str:
+    """The same text with control characters shown as symbols (ESC as ␛) and reordering marks as <U+202E>.
+
+    Newlines and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(c) for c in text)
+
+
+def line(text: str, width: int | None = None) -> str:
+    """`plain` on one line, with runs of white space as one space, cut to `width` characters."""
+    short = " ".join(plain(text).split())
+    if width is not None and len(short) > width:
+        return short[: max(0, width - 1)].rstrip() + ELLIPSIS
+    return short
+
+
+def headline(note: str, width: int = 40) -> str:
+    """The first clause of a note: what was done, without the why."""
+    first = _FIRST_CLAUSE.split(plain(note).strip(), maxsplit=1)[0]
+    return line(first, width)
+
+
+def _shown(char: str) -> str:
+    if char in "\n\t":
+        return char
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if char in _REORDERING or unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn"):
+        return f"<U+{code:04X}>"
+    return char
