@@ -1,0 +1,155 @@
+"""The driver's end of one fork server: start it, hand it orders, and see to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import kopt
+from kopt.errors import HarnessError, MachineError
+
+PASSED = (
+    "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "LANG", "LC_ALL", "LC_CTYPE",
+    "TZ", "TMPDIR", "TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_CUOBJDUMP_PATH",
+    "TRITON_NVDISASM_PATH", "TRITON_LIBDEVICE_PATH",
+)  # fmt: skip
+"""Names of the variables that workers inherit. All else, keys and tokens included, stays with the driver."""
+
+_SET = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",  # what a job printed before it died is part of the evidence
+    "PYTHONNOUSERSITE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    # No threads before the fork: a fork in the middle of one's work inherits its locks.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "TRITON_DEFAULT_FP_FUSION": "1",
+}
+
+_START = 180.0
+"""Seconds an import of torch and triton may take from a cold disk."""
+
+
+class ServerDied(Exception):
+    """The fork server is gone; the text says how."""
+
+
+class Server:
+    """One fork server. `order` and `ready` are thread-safe."""
+
+    def __init__(self, kind: str, environment: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._lock = threading.Lock()
+        self._versions: dict[str, str] | None = None
+        self._jobs: set[int] = set()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
+        self._control, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "kopt.evaluate.worker.zygote", str(there.fileno())],
+                env=_environment(kind, environment),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(there.fileno(),),
+                # Its own session: a Ctrl-C at the driver's terminal is the driver's to handle.
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def ready(self) -> dict[str, str]:
+        """Wait until it serves; the versions of its toolchain."""
+        with self._lock:
+            if self._versions is None:
+                self._control.settimeout(_START)
+                try:
+                    data = self._control.recv(1 << 16)
+                except TimeoutError:
+                    raise HarnessError(f"the {self.kind} worker server did not start within {_START:g} s") from None
+                except OSError:
+                    data = b""
+                if not data:
+                    raise self._stillborn()
+                self._control.settimeout(None)
+                self._versions = json.loads(data)
+            return self._versions
+
+    def order(self, order: Mapping[str, Any], fds: tuple[int, int, int]) -> None:
+        """Have it fork a job. The descriptors are those of supervisor, channel and output."""
+        self.ready()
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [json.dumps(order).encode()], fds)
+            except OSError:
+                raise ServerDied(self.obituary()) from None
+
+    def note(self, pid: int) -> None:
+        """A job's process, to be killed as a group should the server die."""
+        self._jobs.add(pid)
+
+    def forget(self, pid: int) -> None:
+        self._jobs.discard(pid)
+
+    def obituary(self) -> str:
+        """How it died, in a few words."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.returncode
+        if code is None:
+            return "it closed its socket"
+        return f"killed by signal {-code}" if code < 0 else f"exit status {code}{self._last_words()}"
+
+    def close(self) -> None:
+        """End the server and its jobs."""
+        self._control.close()  # it buries its jobs, then leaves
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pid in self._jobs:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self._log.close()
+
+    def _stillborn(self) -> Exception:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        words = self._last_words()
+        if "ModuleNotFoundError" in words:
+            return MachineError(f"evaluation needs torch and triton in {sys.prefix}{words}")
+        if self._process.returncode is not None and self._process.returncode < 0:
+            return ServerDied(self.obituary())
+        return HarnessError(f"the {self.kind} worker server does not start{words}")
+
+    def _last_words(self) -> str:
+        try:
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
+        except (OSError, ValueError):
+            return ""
+        return f": {lines[-1].strip()[:300]}" if lines else ""
+
+
+def _environment(kind: str, extra: Mapping[str, str]) -> dict[str, str]:
+    environment = {name: os.environ[name] for name in PASSED if name in os.environ} | _SET | dict(extra)
+    # kopt itself must be found wherever the driver found it, but after what the user put first.
+    here = str(Path(kopt.__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), here)))
+    if kind == "interpret":
+        environment["TRITON_INTERPRET"] = "1"
+    return environment

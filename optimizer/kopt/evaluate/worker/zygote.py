@@ -1,0 +1,230 @@
+"""A warm fork server: it imports torch and triton once, then forks one child per job and never runs a job itself.
+
+It alone kills: on a deadline, on too much memory or disk, when the driver asks, and when the driver is gone. Being the
+subreaper of all it starts, it inherits whatever a child leaves behind, and a job counts as ended only when nothing of
+it is left. Per job it holds one SOCK_SEQPACKET socket to the driver (`supervisor`): "hold" and "go" stop and start the
+job's clock while the driver answers a question, "kill" ends the job, and so does the end of the socket itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate.worker import child, processes
+from kopt.evaluate.worker.walls import Walls
+
+_TICK = 0.02
+"""Seconds between looks at deadlines and memory while a job runs."""
+_SLOW = 0.25
+"""Seconds between looks at what takes longer: disk, and families of processes."""
+_IDLE = 5.0
+
+
+@dataclass
+class _Running:
+    """A job and its limits. Times are of the monotonic clock."""
+
+    pid: int
+    supervisor: socket.socket
+    limits: Mapping[str, Any]
+    started: float
+    held: float = 0.0
+    hold_since: float | None = None
+    reason: str = ""
+    """Why it was killed: timeout, memory, disk, stopped; "" when it ended by itself."""
+    status: int | None = None
+    looked: float = field(default=0.0)
+
+    def seconds(self, now: float) -> float:
+        return now - self.started - self.asking(now)
+
+    def asking(self, now: float) -> float:
+        return self.held + (now - self.hold_since if self.hold_since is not None else 0.0)
+
+
+class Zygote:
+    """The server's loop."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._jobs: dict[int, _Running] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        wake, self._wakeup = socket.socketpair()
+        wake.setblocking(False)
+        self._wakeup.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._wake = wake
+        self._selector.register(wake, selectors.EVENT_READ)
+        self._pid = os.getpid()
+        self._driver = os.getppid()
+        self._baseline = processes.memory(self._pid)
+
+    def serve(self) -> None:
+        """Until the driver is gone."""
+        while os.getppid() == self._driver:
+            for key, _ in self._selector.select(_TICK if self._jobs else _IDLE):
+                if key.fileobj is self._control:
+                    if not self._accept():
+                        return
+                elif key.fileobj is self._wake:
+                    with suppress(BlockingIOError):
+                        self._wake.recv(4096)
+                else:
+                    self._listen(key.data)
+            self._watch()
+            self._reap()
+
+    def close(self) -> None:
+        """Kill every job and everything they left."""
+        for job in self._jobs.values():
+            self._kill(job, "stopped")
+        processes.bury(keep=frozenset())
+
+    def _accept(self) -> bool:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 3)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        order = json.loads(data)
+        supervisor, channel, output = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]), fds[2]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(supervisor, {"refused": f"cannot fork: {error.strerror}"})
+            supervisor.close()
+            pid = -1
+        if pid == 0:
+            self._become_child(order, supervisor, channel, output)
+        channel.close()
+        os.close(output)
+        if pid > 0:
+            job = _Running(pid, supervisor, order, time.monotonic())
+            self._jobs[pid] = job
+            self._selector.register(supervisor, selectors.EVENT_READ, job)
+            self._tell(supervisor, {"pid": pid})
+        return True
+
+    def _become_child(self, order: Mapping[str, Any], supervisor: socket.socket, sock: socket.socket, out: int) -> None:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            processes.die_with_parent(self._pid)
+            self._selector.close()
+            for other in (
+                self._control,
+                self._wake,
+                self._wakeup,
+                supervisor,
+                *(j.supervisor for j in self._jobs.values()),
+            ):
+                other.close()
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (out, 1), (out, 2)):
+                os.dup2(source, target)
+            for fd in (null, out):
+                os.close(fd)
+            processes.offer_to_oom_killer()
+            folder = Path(order["folder"])
+            child.main(sock, folder, None if order["trusted"] else Walls(cpu_seconds=order["cpu_seconds"]))
+        finally:
+            os._exit(1)
+
+    def _listen(self, job: _Running) -> None:
+        try:
+            message = job.supervisor.recv(64)
+        except ConnectionError:
+            message = b""
+        now = time.monotonic()
+        if message == b"hold" and job.hold_since is None:
+            job.hold_since = now
+        elif message == b"go" and job.hold_since is not None:
+            job.held, job.hold_since = job.asking(now), None
+        elif message in (b"kill", b""):
+            self._kill(job, "stopped")
+            if not message:
+                self._selector.unregister(job.supervisor)
+                job.supervisor.close()
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for job in self._jobs.values():
+            limits = job.limits
+            if job.seconds(now) > limits["deadline"]:
+                self._kill(job, "timeout")
+            elif job.asking(now) > limits["ask_deadline"]:
+                self._kill(job, "ask timeout")
+            slow = now - job.looked > _SLOW
+            if slow:
+                job.looked = now
+            family = processes.family(job.pid) if slow else (job.pid,)
+            if sum(max(0, processes.memory(pid) - self._baseline) for pid in family) > limits["memory"]:
+                self._kill(job, "memory")
+            elif slow and not limits["trusted"] and processes.disk(Path(limits["folder"]), family) > limits["disk"]:
+                self._kill(job, "disk")
+
+    def _kill(self, job: _Running, reason: str) -> None:
+        job.reason = job.reason or reason
+        if job.status is None:
+            processes.kill_group(job.pid)
+
+    def _reap(self) -> None:
+        """Collect the dead. A job's end is told only when all that it left is gone too."""
+        ended = []
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if job := self._jobs.get(found[0]):
+                    job.status = found[1]
+                    ended.append(job)
+        if not ended:
+            return
+        now = time.monotonic()
+        for job in ended:
+            processes.kill_group(job.pid)
+        processes.bury(keep=frozenset(pid for pid, job in self._jobs.items() if job.status is None))
+        for job in ended:
+            del self._jobs[job.pid]
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(job.supervisor)
+            self._tell(job.supervisor, {"status": job.status, "reason": job.reason, "seconds": job.seconds(now)})
+            job.supervisor.close()
+
+    def _tell(self, supervisor: socket.socket, message: Mapping[str, Any]) -> None:
+        with suppress(OSError):
+            supervisor.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+
+
+def main() -> None:
+    """Serve on the inherited control socket whose descriptor is the only argument."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    processes.become_subreaper()
+    # The modules of the jobs are ours alone; importing them here spares every child the time.
+    from kopt.evaluate.worker import warm
+
+    control.send(json.dumps(warm.up()).encode())
+    zygote = Zygote(control)
+    try:
+        zygote.serve()
+    finally:
+        zygote.close()
+
+
+if __name__ == "__main__":
+    main()
