@@ -26,6 +26,7 @@ from kopt.propose import Proposer, proposer
 from kopt.records import Task
 from kopt.run import Meta, Run, create, read_meta, write_whole
 from kopt.session import Session, Stop
+from kopt.shapes import read_shapes
 
 DEFAULT_BUDGET = Budget(submissions=40, trials=36)
 
@@ -62,9 +63,9 @@ def start(
     `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's.
     UsageError for anything that does not exist or does not fit; HarnessError when the disk or the workers fail.
     """
-    root = content.find_workspace(workspace)
+    root = content.workspace(workspace)
     task = content.load_task(task_name, root)
-    own_shapes = content.with_shapes(task, shapes).timing if shapes else ()
+    own_shapes = read_shapes(shapes, task) if shapes else ()
     source = _read(start) if start else ""
     target = product(target).key
     with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
@@ -100,7 +101,7 @@ def resume(
     observer: Observer | None = None,
 ) -> Run:
     """Continue a run where its journal ends; `budget` overrides single limits."""
-    root = content.find_workspace(workspace)
+    root = content.workspace(workspace)
     meta = read_meta(folder)
     task = content.load_task(meta.task, root)
     if task.sha != meta.task_sha:
@@ -113,7 +114,15 @@ def resume(
         return _go(folder, meta, task, root, evaluator, limits, observer)
 
 
-def _go(folder: Path, meta: Meta, task: Task, evaluator: Evaluator, budget: Budget, observer: Observer | None) -> Run:
+def _go(
+    folder: Path,
+    meta: Meta,
+    task: Task,
+    workspace: Path,
+    evaluator: Evaluator,
+    budget: Budget,
+    observer: Observer | None,
+) -> Run:
     with journal.Journal(folder / journal.FILE) as log:
         run = Run.load(folder)
         session = Session(run, log, evaluator.task, evaluator, budget, [observer] if observer else [])

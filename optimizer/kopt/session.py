@@ -19,7 +19,7 @@ from kopt.journal import Event, Journal
 from kopt.observe import Observer
 from kopt.records import Parameters, Submission, Task, Verdict, digest
 from kopt.run import Entry, Run, TrialRow, write_whole
-from kopt.source import KernelSource, SourceError, parse
+from kopt.source import Choice, KernelSource, SourceError, parse
 
 
 class Stop(Exception):
@@ -146,14 +146,14 @@ class Session:
         self._append("verdict", verdict=verdict.model_dump(mode="json"), reason=verdict.reason)
         return verdict
 
-    def _batch(self, entry: Entry, described: KernelSource) -> list[dict[str, tuner.Choice]]:
+    def _batch(self, entry: Entry, described: KernelSource) -> list[dict[str, Choice]]:
         """The batch that the trials so far are in the middle of, or the next one: a crash changes nothing."""
         whole = entry.trials[: len(entry.trials) // tuner.BATCH * tuner.BATCH]
         first = {**described.defaults, **entry.submission.parameters}
         free = {name: c for name, c in described.tune.items() if name not in entry.submission.parameters}
         return tuner.suggest(free, whole, first, self.seed, entry.submission.sha) if free else []
 
-    def _try(self, entry: Entry, source: str, batch: list[dict[str, tuner.Choice]]) -> None:
+    def _try(self, entry: Entry, source: str, batch: list[dict[str, Choice]]) -> None:
         start = len(entry.trials) + 1
         with ThreadPoolExecutor(max_workers=max(1, self._evaluator.cores)) as pool:
             futures = [

@@ -78,7 +78,7 @@ def parse(text: str, entry: str) -> KernelSource:
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:
-    """Dotted names of all that a file imports (`from a import b` is a.b), with lines; relative ones start with a dot."""
+    """Dotted names of all a file imports (`from a import b` is a.b), with lines; relative ones begin with dots."""
     found: list[tuple[str, int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

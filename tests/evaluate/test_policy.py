@@ -35,9 +35,9 @@ def test_an_honest_file_passes() -> None:
 
 
 def test_every_shipped_family_and_the_skeleton_pass() -> None:
-    root = content.find_workspace()
+    root = content.workspace()
     task = content.load_task("fp8_gemm", root)
-    files = [*content.families(task.name, root), Path(task.folder) / "skeleton.py"]
+    files = [*content.families(task, root), Path(task.folder) / "skeleton.py"]
     assert len(files) >= 7
     for path in files:
         assert not [f for f in check(path.read_text(), task.entry, len(task.tensors)) if f.status], path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -24,6 +24,7 @@ from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.records import (
     Evidence,
     Finding,
+    KernelFacts,
     Outcome,
     Parameters,
     Prediction,
@@ -63,7 +64,7 @@ class Evaluator:
     ) -> None:
         """`shapes` replaces the task's timing shapes; UsageError when one does not fit the task."""
         if isinstance(task, str):
-            task = content.load_task(task, content.find_workspace(workspace))
+            task = content.load_task(task, content.workspace(workspace))
         if shapes:
             task = with_timing(task, shapes)
         self.task = task
@@ -194,7 +195,9 @@ def failures(results: Sequence[StageResult]) -> tuple[Finding, ...]:
 
 def main_kernel(results: Sequence[StageResult]) -> dict[str, object]:
     """The few facts worth keeping of a trial: those of the kernel with the most matrix instructions."""
-    kernels = next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
+    kernels: Mapping[str, KernelFacts] = next(
+        (r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {}
+    )
     if not kernels:
         return {}
     main = max(kernels.values(), key=lambda k: (sum(k.mma.values()), k.registers))

@@ -114,11 +114,11 @@ def _contract(source: KernelSource, entry: str, tensors: int, parameters: dict[s
         if name not in source.keyword_only:
             yield _finding("policy.parameters", f"{entry}() has no keyword-only parameter {name!r}", line)
     for name, choices in source.tune.items():
-        default = source.defaults.get(name)
-        if default is not None and default not in choices:
+        value = source.defaults.get(name)
+        if value is not None and value not in choices:
             yield Finding(
                 rule="policy.tune",
-                message=f"the default {name}={default} is not among its TUNE choices",
+                message=f"the default {name}={value} is not among its TUNE choices",
                 place=f"line {line}",
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kopt.errors import UsageError
 
@@ -57,7 +57,12 @@ _HOPPER = {"fp8": 8192, "bf16": 4096}
 _BLACKWELL = {"fp8": 16384, "bf16": 8192}
 _MB = 1 << 20
 _HOPPER_SHEET = "NVIDIA H100/H200 data sheet, dense; 132 SMs x 8192 FLOP/clk x 1830 MHz = 1979 TFLOPS"
-_SM120 = {"shared_per_block": 101376, "shared_per_sm": 102400, "threads_per_sm": 1536, "blocks_per_sm": 24}
+
+
+def _sm120(row: Product) -> Product:
+    """Limits of compute capability 12.0, CUDA C++ Programming Guide."""
+    return replace(row, shared_per_block=101376, shared_per_sm=102400, threads_per_sm=1536, blocks_per_sm=24)
+
 
 PRODUCTS: tuple[Product, ...] = (
     Product(
@@ -108,16 +113,16 @@ PRODUCTS: tuple[Product, ...] = (
         "b300", "NVIDIA B300", 103, 148, 1856, 2032, {"fp8": 4500, "bf16": 2250}, _BLACKWELL, 8.0, 126 * _MB, 1400,
         "NVIDIA B300 data sheet, dense (4500 to 5000 by source; the lower is used)", r"B300",
     ),
-    Product(
+    _sm120(Product(
         "rtx-5090", "NVIDIA GeForce RTX 5090", 120, 170, 2407, 2407, {"fp8": 419, "bf16": 209.5},
         {"fp8": 1024, "bf16": 512}, 1.79, 96 * _MB, 575, "NVIDIA Blackwell GeForce white paper, fp32 accumulation",
-        r"RTX 5090(?! Laptop| D)", **_SM120,
-    ),
-    Product(
+        r"RTX 5090(?! Laptop| D)",
+    )),
+    _sm120(Product(
         "rtx-pro-6000", "NVIDIA RTX PRO 6000 Blackwell", 120, 188, 2617, 2617, {"fp8": 1007.6, "bf16": 503.8},
         {"fp8": 2048, "bf16": 1024}, 1.79, 128 * _MB, 600, "NVIDIA RTX PRO 6000 Blackwell data sheet, dense",
-        r"RTX PRO 6000", **_SM120,
-    ),
+        r"RTX PRO 6000",
+    )),
 )  # fmt: skip
 
 DEFAULT_TARGET = "h200"

@@ -36,7 +36,7 @@ class Family(NamedTuple):
 def ladder(task: Task, workspace: Path, start: str = "") -> list[Family]:
     """The task's families in the order of their rungs, behind the user's own kernel if there is one."""
     families = []
-    for path in content.families(task.name, workspace):
+    for path in content.families(task, workspace):
         try:
             families.append(Family(path.stem, parse(path.read_text(encoding="utf-8"), task.entry)))
         except SourceError as error:
