@@ -1,4 +1,4 @@
-"""K-major pointers: loads stay in flight (cp.async), B is transposed for free, and tiles are visited in L2-sized groups."""
+"""K-major pointers: several tiles in flight (cp.async), and tiles visited in groups that share L2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUNE = {
 
 @triton.jit
 def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile when GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
+    """Row and column of a tile; GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
     per_group = GROUP_M * tiles_n
     first_m = (tile // per_group) * GROUP_M
     rows = min(tiles_m - first_m, GROUP_M)

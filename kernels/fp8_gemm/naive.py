@@ -1,4 +1,4 @@
-"""Naive pointers: one small tile per program, masked loads, nothing in flight while the tensor cores work."""
+"""Naive pointers: masked loads of a small tile, and nothing in flight while the tensor cores work."""
 
 from __future__ import annotations
 

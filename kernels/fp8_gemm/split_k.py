@@ -1,4 +1,4 @@
-"""Split-K for few tiles and long K: programs share a tile's K range, and a second kernel adds their partial sums in a fixed order."""
+"""Split-K for few tiles and long K: programs share a tile's K range; partial sums are added in a fixed order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REDUCE_BLOCK = 1024  # elements per program of the reduction: 128 threads, 8 ele
 
 @triton.jit
 def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile when GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
+    """Row and column of a tile; GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
     per_group = GROUP_M * tiles_n
     first_m = (tile // per_group) * GROUP_M
     rows = min(tiles_m - first_m, GROUP_M)

@@ -1,4 +1,4 @@
-"""Swap-AB for small M: computes out^T = B @ A^T, so that the weights fill the 64 rows of an MMA and M may be as narrow as 16."""
+"""Swap-AB for small M: out^T = B @ A^T, so that weights fill the 64 rows of an MMA and M is its narrow side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TMA descriptors: one thread copies whole tiles in and out, which frees the registers and issue slots of address arithmetic."""
+"""TMA descriptors: one thread copies whole tiles, freeing registers and issue slots of address arithmetic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TUNE = {
 
 @triton.jit
 def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile when GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
+    """Row and column of a tile; GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
     per_group = GROUP_M * tiles_n
     first_m = (tile // per_group) * GROUP_M
     rows = min(tiles_m - first_m, GROUP_M)

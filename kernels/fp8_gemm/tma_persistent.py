@@ -1,4 +1,4 @@
-"""Persistent TMA: one program per SM walks many tiles, and loads for the next tile start while this one is stored."""
+"""Persistent TMA: one program per SM walks many tiles; the next tile is fetched while this one is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TUNE = {
 
 @triton.jit
 def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile when GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
+    """Row and column of a tile; GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
     per_group = GROUP_M * tiles_n
     first_m = (tile // per_group) * GROUP_M
     rows = min(tiles_m - first_m, GROUP_M)

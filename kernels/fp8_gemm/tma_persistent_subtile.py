@@ -1,4 +1,4 @@
-"""Persistent TMA with a sub-tiled epilogue: the tile is stored in slices, and the shared memory saved buys a pipeline stage."""
+"""Persistent TMA, epilogue in slices: the shared memory they save buys a fourth pipeline stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TUNE = {
 
 @triton.jit
 def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile when GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
+    """Row and column of a tile; GROUP_M rows of tiles are walked together, so that neighbours share A and B in L2."""
     per_group = GROUP_M * tiles_n
     first_m = (tile // per_group) * GROUP_M
     rows = min(tiles_m - first_m, GROUP_M)
@@ -32,7 +32,7 @@ def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 
 @triton.jit
 def halves(x):
-    """Left and right half of a tile; the halves of a WGMMA accumulator are in different registers of the same threads."""
+    """Left and right half of a tile. In a WGMMA accumulator they are different registers of the same threads."""
     M: tl.constexpr = x.shape[0]
     N: tl.constexpr = x.shape[1]
     return tl.split(x.reshape(M, 2, N // 2).permute(0, 2, 1))
@@ -73,8 +73,8 @@ def tma_subtile_kernel(
             a = a_desc.load([row, i * BLOCK_K])
             b = b_desc.load([col, i * BLOCK_K])
             acc = tl.dot(a, b.T, acc)
-        # A whole bf16 tile of 128x256 would hold 64 KB of shared memory for the life of the kernel; a slice holds half of
-        # that or a quarter.
+        # A whole bf16 tile of 128x256 would occupy 64 KB of shared memory for the life of the kernel; a slice occupies
+        # half of that or a quarter.
         store_sliced(out_desc, row, col, acc * scale, SUBTILES)
 
 
