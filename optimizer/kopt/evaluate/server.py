@@ -56,20 +56,23 @@ class Server:
         self._lock = threading.Lock()
         self._versions: dict[str, str] | None = None
         self._jobs: set[int] = set()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
-        self._control, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with there:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kopt.evaluate.worker.zygote", str(there.fileno())],
-                env=_environment(kind, environment),
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(there.fileno(),),
-                # Its own session: a Ctrl-C at the driver's terminal is the driver's to handle.
-                start_new_session=True,
-                cwd="/",
-            )
+        try:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
+            self._control, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with there:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "kopt.evaluate.worker.zygote", str(there.fileno())],
+                    env=_environment(kind, environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    pass_fds=(there.fileno(),),
+                    # Its own session: a Ctrl-C at the driver's terminal is the driver's to handle.
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except OSError as error:
+            raise HarnessError(f"cannot start the {kind} worker server: {error.strerror}") from None
 
     def ready(self) -> dict[str, str]:
         """Wait until it serves; the versions of its toolchain."""
@@ -121,7 +124,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pid in self._jobs:
+        for pid in tuple(self._jobs):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self._log.close()

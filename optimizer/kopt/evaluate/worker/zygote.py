@@ -8,6 +8,7 @@ job's clock while the driver answers a question, "kill" ends the job, and so doe
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import selectors
@@ -17,12 +18,12 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kopt.evaluate.worker import child, processes
-from kopt.evaluate.worker.walls import Walls
+from kopt.evaluate.worker.walls import Walls, installed
 
 _TICK = 0.02
 """Seconds between looks at deadlines and memory while a job runs."""
@@ -39,12 +40,13 @@ class _Running:
     supervisor: socket.socket
     limits: Mapping[str, Any]
     started: float
+    looked: float
+    """When disk and family were last looked at."""
     held: float = 0.0
     hold_since: float | None = None
     reason: str = ""
     """Why it was killed: timeout, memory, disk, stopped; "" when it ended by itself."""
     status: int | None = None
-    looked: float = field(default=0.0)
 
     def seconds(self, now: float) -> float:
         return now - self.started - self.asking(now)
@@ -70,6 +72,7 @@ class Zygote:
         self._selector.register(wake, selectors.EVENT_READ)
         self._pid = os.getpid()
         self._driver = os.getppid()
+        self._installed = installed()
         self._baseline = processes.memory(self._pid)
 
     def serve(self) -> None:
@@ -113,7 +116,8 @@ class Zygote:
         channel.close()
         os.close(output)
         if pid > 0:
-            job = _Running(pid, supervisor, order, time.monotonic())
+            now = time.monotonic()
+            job = _Running(pid, supervisor, order, started=now, looked=now)
             self._jobs[pid] = job
             self._selector.register(supervisor, selectors.EVENT_READ, job)
             self._tell(supervisor, {"pid": pid})
@@ -140,9 +144,10 @@ class Zygote:
                 os.dup2(source, target)
             for fd in (null, out):
                 os.close(fd)
+            faulthandler.enable(2)  # a segmentation fault says where it was
             processes.offer_to_oom_killer()
-            folder = Path(order["folder"])
-            child.main(sock, folder, None if order["trusted"] else Walls(cpu_seconds=order["cpu_seconds"]))
+            walls = Walls(read=self._installed, write=(order["folder"],), cpu_seconds=order["cpu_seconds"])
+            child.main(sock, Path(order["folder"]), None if order["trusted"] else walls)
         finally:
             os._exit(1)
 
@@ -218,9 +223,10 @@ def main() -> None:
     # The modules of the jobs are ours alone; importing them here spares every child the time.
     from kopt.evaluate.worker import warm
 
-    control.send(json.dumps(warm.up()).encode())
+    versions = warm.up()
     zygote = Zygote(control)
     try:
+        control.send(json.dumps(versions).encode())
         zygote.serve()
     finally:
         zygote.close()
