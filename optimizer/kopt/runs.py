@@ -69,10 +69,18 @@ def names(workspace: Path) -> list[str]:
     found = []
     with contextlib.suppress(OSError):
         for name in os.listdir(folder_of(workspace)):  # noqa: PTH208 (names are all that is needed)
-            with contextlib.suppress(OSError):
-                found.append(((folder_of(workspace) / name / META).stat().st_mtime_ns, name))
-    # run.json is written once, when the run starts.
+            path = folder_of(workspace) / name / META
+            if path.is_file():
+                found.append((_created(path), name))
     return [name for _, name in sorted(found, reverse=True)]
+
+
+def _created(path: Path) -> float:
+    """Unix time of a run's start; 0 when its run.json cannot be read. The file's own time is that of a copy."""
+    try:
+        return float(json.loads(path.read_bytes())["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def resolve(reference: str, workspace: Path) -> Path:
