@@ -1,0 +1,118 @@
+"""Job of an untrusted child: import the candidate and call its entry in Triton's interpreter, on tensors from files.
+
+All calls of one shape share their buffers, and every problem is copied in place: a result remembered by pointer, by
+shape or by object is stale. Outputs start as garbage of changing kind: random numbers, NaN, the previous results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Never
+
+import torch
+import triton
+from triton.runtime import interpreter
+
+from kopt.evaluate.tensors import nbytes, pack, unpack
+from kopt.evaluate.worker import candidate, rounding
+
+AT = "at"
+"""Name of the file that holds the number of the call in progress."""
+
+
+class Unavailable(BaseException):
+    """The interpreter cannot run this. No `except Exception` of a candidate may turn it into something else."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.facts = {"unavailable": why}
+
+
+def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """payload: file, entry, parameters, groups = [{inputs, outputs (layouts), calls = [{call, problem, fill}]}].
+
+    Reads <problem>.in and writes <call>.out. Returns {"inputs": {call: SHA-256 of all inputs after the call}}. What the
+    candidate raises passes through, with the number of the call among its facts.
+    """
+    rounding.install()
+    triton.knobs.compilation.front_end_debugging = True  # exceptions of kernels arrive as they are, with their lines
+    _refuse_gluon()
+    module = candidate.load(folder / payload["file"], payload["entry"])
+    entry = getattr(module, payload["entry"])
+    after: dict[str, str] = {}
+    for group in payload["groups"]:
+        buffers = _empty(group["inputs"] + group["outputs"])
+        inputs = [buffers[item["name"]] for item in group["inputs"]]
+        outputs = [buffers[item["name"]] for item in group["outputs"]]
+        for call in group["calls"]:
+            (folder / AT).write_text(str(call["call"]))
+            data = (folder / f"{call['problem']}.in").read_bytes()
+            for name, tensor in unpack(data, group["inputs"]).items():
+                buffers[name].copy_(tensor)
+            for index, output in enumerate(outputs):
+                fill(output, call["fill"], seed=1000 * call["call"] + index)
+            # Views: an entry that gives its arguments other storage has not written ours.
+            arguments = [buffer.view_as(buffer) for buffer in inputs + outputs]
+            _call(entry, arguments, payload["parameters"], call["call"])
+            (folder / f"{call['call']}.out").write_bytes(pack(outputs))
+            after[str(call["call"])] = hashlib.sha256(pack(inputs)).hexdigest()
+    return {"inputs": after}
+
+
+def fill(tensor: torch.Tensor, kind: str, seed: int) -> None:
+    """Garbage before a call. "keep" leaves the previous results; "nan" is random where a dtype has no NaN."""
+    if kind == "keep":
+        return
+    if kind == "nan" and tensor.is_floating_point():
+        tensor.copy_(torch.full(tensor.shape, float("nan")))
+        return
+    rng = torch.Generator().manual_seed(seed)
+    if tensor.is_floating_point():
+        tensor.copy_(torch.randn(tensor.shape, generator=rng))
+    else:
+        high = 2 if tensor.dtype is torch.bool else 100
+        tensor.copy_(torch.randint(0, high, tensor.shape, generator=rng))
+
+
+def _call(entry: Callable[..., object], arguments: list[torch.Tensor], parameters: dict[str, Any], call: int) -> None:
+    try:
+        entry(*arguments, **parameters)
+    except NotImplementedError as error:
+        if _innermost(error) == interpreter.__file__:
+            raise Unavailable(f"Triton's interpreter: {error}") from error
+        _raise(error, call)
+    except Exception as error:
+        _raise(error, call)
+
+
+def _raise(error: Exception, call: int) -> Never:
+    with suppress(Exception):
+        error.facts = {"call": call}  # type: ignore[attr-defined]
+    raise error
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename if trace is not None else ""
+
+
+def _empty(layouts: list[Any]) -> dict[str, torch.Tensor]:
+    return unpack(bytes(nbytes(layouts)), layouts)
+
+
+def _refuse_gluon() -> None:
+    """The interpreter knows nothing of Gluon: a launch ends the job as unavailable instead of looking for a GPU."""
+    try:
+        from triton.experimental.gluon._runtime import GluonJITFunction
+    except ImportError:
+        return
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> Never:
+        raise Unavailable(f"{self.fn.__name__} is a Gluon kernel, which Triton's interpreter does not run")
+
+    GluonJITFunction.run = run
