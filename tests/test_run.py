@@ -1,0 +1,102 @@
+"""State is the replay of the journal, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_runs import Made, climb, load, meta, write
+
+from kopt.errors import HarnessError, UsageError
+from kopt.journal import FILE, Journal
+from kopt.records import Evidence, Status
+from kopt.run import Run, create, read_meta
+
+
+def test_best_so_far_rises_only(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1), Made(0.3), Made(0.2), Made(status=Status.WRONG), Made(0.4)]))
+    assert [(e.n, e.score) for e in run.best] == [(1, 0.1), (2, 0.3), (5, 0.4)]
+    assert run.incumbent is run.entries[5]
+
+
+def test_measured_beats_modelled_whatever_the_number(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.9), Made(0.2, evidence=Evidence.MEASURED), Made(0.95)]))
+    assert run.incumbent is not None
+    assert run.incumbent.n == 2
+
+
+def test_everything_tried_is_charged_failed_or_not(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1, trials=(0.1, 0.2)), Made(status=Status.CRASHED), Made(finished=False)]))
+    assert (run.charges.submissions, run.charges.trials) == (3, 2)
+
+
+def test_a_submission_without_a_verdict_is_pending(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1), Made(finished=False)], stop=None))
+    assert run.pending is run.entries[2]
+    assert load(write(tmp_path, [Made(0.1)], id="other")).pending is None
+
+
+def test_verdicts_and_trials_come_back_whole(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1, trials=(0.3,)), Made(status=Status.WRONG)]))
+    verdict = run.verdict(2)
+    assert verdict is not None
+    assert verdict.reason == run.entries[2].reason != ""
+    assert run.trial(1, 1).score == 0.3
+    assert run.verdict(1).score == 0.1  # type: ignore[union-attr]
+
+
+def test_every_prefix_of_a_journal_replays(tmp_path: Path) -> None:
+    """A process may die after any event."""
+    folder = write(tmp_path, climb(12))
+    lines = (folder / FILE).read_bytes().splitlines(keepends=True)
+    for end in range(len(lines) + 1):
+        (folder / FILE).write_bytes(b"".join(lines[:end]))
+        run = Run.load(folder)
+        assert run.charges.submissions == len(run.entries)
+        assert sum(1 for e in run if e.status is None) == (run.pending is not None)
+
+
+def test_an_event_of_a_newer_version_is_counted_and_harmless(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1)], extra=[{"type": "telepathy", "depth": 3}]))
+    assert run.unknown == {"telepathy": 1}
+    assert run.incumbent is not None
+
+
+def test_a_known_event_that_does_not_fit_is_refused_with_its_number(tmp_path: Path) -> None:
+    folder = write(tmp_path, [Made(0.1)])
+    with Journal(folder / FILE) as log:
+        log.append("verdict", verdict={"submission": 99})
+    with pytest.raises(HarnessError, match=r"event 5 \(verdict\)"):
+        Run.load(folder)
+
+
+def test_a_submission_that_is_not_there_is_refused_with_the_range(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no submission 7; it has 1 to 2"):
+        load(write(tmp_path, [Made(0.1), Made(0.2)])).entry(7)
+
+
+def test_a_run_is_not_made_over_another(tmp_path: Path) -> None:
+    create(tmp_path / "run", meta())
+    with pytest.raises(UsageError, match="exists; give the run another name"):
+        create(tmp_path / "run", meta())
+
+
+def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run: it has no run\.json"):
+        read_meta(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"seed": "x"}, "seed: "), ({"target": None}, "target: ")])
+def test_a_broken_run_json_names_the_key(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    folder = write(tmp_path, [])
+    raw = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**raw, **change}))
+    with pytest.raises(HarnessError, match=message):
+        read_meta(folder)
+
+
+def test_sources_stay_out_of_the_journal(tmp_path: Path) -> None:
+    run = load(write(tmp_path, [Made(0.1)]))
+    assert "def fp8_gemm" in run.source(1)
+    assert "def fp8_gemm" not in (run.folder / FILE).read_text()
