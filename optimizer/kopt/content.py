@@ -16,21 +16,14 @@ from pydantic import ValidationError
 
 from kopt.errors import UsageError
 from kopt.records import Task
+from kopt.workspace import MARKER, workspace
 
-MARKER = "kopt.toml"
-"""The file that makes a folder a workspace."""
+__all__ = [
+    "MARKER", "PACKAGE", "description", "explain", "families", "list_tasks", "load_task", "read_task", "roots", "skeleton",
+    "workspace",
+]  # fmt: skip
 
 PACKAGE = Path(__file__).resolve().parent
-
-
-def workspace(explicit: Path | None = None) -> Path:
-    """`explicit`, else the nearest folder upwards with a kopt.toml, else the current one; absolute."""
-    if explicit is not None:
-        if not explicit.is_dir():
-            raise UsageError(f"workspace {explicit} is not a folder; name one, or make it with `kopt init {explicit}`")
-        return explicit.resolve()
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / MARKER).is_file()), here)
 
 
 def roots(root: Path) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ MARKER = "kopt.toml"
 """The file that makes a folder a workspace."""
 
 
-def find_workspace(explicit: Path | None = None) -> Path:
+def workspace(explicit: Path | None = None) -> Path:
     """`explicit`, else the nearest folder upwards with a kopt.toml, else the current one; absolute."""
     if explicit is not None:
         if not explicit.is_dir():
