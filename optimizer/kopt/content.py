@@ -16,12 +16,8 @@ from pydantic import ValidationError
 
 from kopt.errors import UsageError
 from kopt.records import Task
-from kopt.workspace import MARKER, workspace
-
-__all__ = [
-    "MARKER", "PACKAGE", "description", "explain", "families", "list_tasks", "load_task", "read_task", "roots", "skeleton",
-    "workspace",
-]  # fmt: skip
+from kopt.workspace import MARKER as MARKER
+from kopt.workspace import workspace as workspace
 
 PACKAGE = Path(__file__).resolve().parent
 

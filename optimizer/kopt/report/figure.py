@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
-from kopt.report.text import line
+from kopt.report.text import line, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,8 @@ def draw(rows: Rows, folder: Path) -> tuple[Path, Path]:
 
     paths = folder / f"{NAME}.png", folder / f"{NAME}.svg"
     # The same run gives the same bytes: no dates, no random ids.
-    with mpl.rc_context({**_style(), "svg.hashsalt": rows.id}):
+    style: Any = {**_style(), "svg.hashsalt": rows.id}
+    with mpl.rc_context(style):
         figure = compose(rows)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,10 +112,6 @@ def _ends(rows: Rows) -> tuple[float, float]:
     count = max(len(rows.submissions), 1)
     room = max(0.5, 0.012 * count)
     return 1 - room, count + room
-
-
-def percent(fraction: float) -> str:
-    return f"{fraction:.1%}".replace("%", " %")
 
 
 def _style() -> dict[str, Any]:
@@ -175,7 +172,8 @@ def _width(probe: Figure, text: str) -> float:
 
     drawn = probe.text(0, 0, text, fontsize=11)
     assert isinstance(probe.canvas, FigureCanvasAgg)
-    inches = float(drawn.get_window_extent(probe.canvas.get_renderer()).width) / DPI
+    renderer = probe.canvas.get_renderer()  # type: ignore[no-untyped-call]
+    inches = float(drawn.get_window_extent(renderer).width) / DPI
     drawn.remove()
     return inches
 

@@ -36,6 +36,11 @@ def headline(note: str, width: int = 40) -> str:
     return line(first, width)
 
 
+def percent(fraction: float | None) -> str:
+    """ "58.3 %"; nothing for None."""
+    return "" if fraction is None else f"{100 * fraction:.1f} %"
+
+
 def _shown(char: str) -> str:
     if char in "\n\t":
         return char
