@@ -1,0 +1,120 @@
+"""One side of a comparison, a runner with its own memory, and the one way in which a batch of calls is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from kopt.judge.backends import JudgeSide, Sample, Tensor
+from kopt.judge.deck import Call, Deck
+from kopt.judge.layout import Layout
+from kopt.judge.runners import Mode, Runner
+from kopt.judge.snapshot import Snapshot
+from kopt.records import Finding, Shape, Status, Task
+
+_GRACE = 0.3
+"""Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
+_NOTICE = 30.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch showed. Times are of the judge's clock, microseconds."""
+
+    us: float
+    """From before the reveal to after the gather."""
+    wall_us: float
+    """From GO to the runner's word that it is done, by the host's clock."""
+    calls: int
+    sample: Sample
+    finding: Finding | None = None
+
+
+@dataclass
+class Arm:
+    """A runner, the memory it shares with the judge, and the deck of the shape it is set up for."""
+
+    label: str
+    runner: Runner
+    arena: Tensor
+    deck: Deck | None = None
+
+    def setup(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, backend: JudgeSide) -> Deck:
+        # The old deck's private memory must be free before the new one's is asked for.
+        self.deck = None
+        self.deck = Deck(task, hooks, shape, layout, self.arena, backend.device)
+        self.runner.setup(layout, _NOTICE)
+        return self.deck
+
+
+def run(
+    backend: JudgeSide,
+    arm: Arm,
+    calls: Sequence[Call],
+    *,
+    family: str,
+    seconds: float,
+    mode: Mode = "eager",
+    idle: float = 0.0,
+    verify: bool = True,
+) -> Batch | None:
+    """Time one batch and check what it wrote; None when it cannot be captured in a graph.
+
+    `seconds` is the deadline of each step. RunnerFailed when the runner dies, hangs or gives up. A batch without calls
+    is a null batch: the same steps, and only the least piece of device work.
+    """
+    deck, runner = arm.deck, arm.runner
+    assert deck is not None
+    if not runner.arm(calls, mode, seconds):
+        return None
+    deck.draw(family)
+    deck.garble()
+    secret = Snapshot.draw(deck, len(calls))
+    backend.synchronize()
+    if idle:
+        time.sleep(idle)
+    runner.alert()
+    backend.synchronize()
+    backend.start()
+    deck.reveal()
+    # Between GO and done nothing of the judge's is queued: contexts share the device in slices of milliseconds.
+    backend.synchronize()
+    began = time.perf_counter_ns()
+    runner.go()
+    runner.done(seconds)
+    ended = time.perf_counter_ns()
+    secret.take()
+    us = backend.stop()
+    sample = backend.sample()
+    finding = _examine(arm, secret, calls, family) if verify and calls else None
+    return Batch(us, (ended - began) / 1e3, len(calls), sample, finding)
+
+
+def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str) -> Finding | None:
+    deck = arm.deck
+    assert deck is not None
+    if name := deck.touched():
+        return Finding(
+            rule="judge.inputs",
+            message=f"the {arm.label} wrote to its input {name}",
+            status=Status.WRONG,
+            shape=deck.shape.name,
+        )
+    wrong = secret.verify(calls, family)
+    if wrong is None:
+        if not secret.same(secret.again()):
+            return _late(arm, "its outputs were still being written to after it said that it was done")
+        return None
+    time.sleep(_GRACE)
+    if secret.again().verify(calls, family) is None:
+        return _late(arm, "it said that it was done before its work was")
+    return wrong
+
+
+def _late(arm: Arm, what: str) -> Finding:
+    shape = arm.deck.shape.name if arm.deck else ""
+    return Finding(
+        rule="judge.late", message=f"the {arm.label} answered early: {what}", status=Status.REJECTED, shape=shape
+    )

@@ -1,0 +1,114 @@
+"""Where kernels run. A backend is two halves: the judge's, which owns memory and clock, and the runner's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from kopt.errors import UsageError
+
+Tensor = Any
+"""torch.Tensor, which this package imports only where it runs."""
+
+BackendName = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the device says of itself at one moment; None for what it does not report."""
+
+    clock_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    throttle: tuple[str, ...] = ()
+
+
+class JudgeSide(Protocol):
+    """Memory, clock and telemetry in the trusted process. Nothing touches the device before `open`."""
+
+    name: str
+    device: str
+    """For torch: "cuda" or "cpu"."""
+    measures: bool
+    """Whether its times may be called utilization."""
+    cache_bytes: int
+    """Of the last-level cache that repeated calls could live in."""
+    max_clock_mhz: float | None
+
+    def identity(self) -> str:
+        """Names the device for the lock: one judge per device."""
+        ...
+
+    def open(self) -> None:
+        """Initialise the device; MachineError when it is not there or not fit to measure on."""
+        ...
+
+    def share(self, nbytes: int) -> tuple[Tensor, int]:
+        """A uint8 tensor over memory of its own, and a descriptor that `RunnerSide.attach` takes."""
+        ...
+
+    def release(self, shared: Tensor) -> None:
+        """Give back what `share` gave, when no runner maps it any more."""
+        ...
+
+    def free_bytes(self) -> int: ...
+
+    def synchronize(self) -> None: ...
+
+    def start(self) -> None:
+        """Start the clock, in order with the device's work."""
+        ...
+
+    def stop(self) -> float:
+        """Microseconds since `start`, when all work queued by this process has finished."""
+        ...
+
+    def sample(self) -> Sample: ...
+
+    def witness(self) -> float:
+        """Microseconds of a fixed piece of work of the judge's own: long if somebody else works on the device."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RunnerSide(Protocol):
+    """What the process beside the kernel needs. It runs in untrusted hands; nothing it says is evidence."""
+
+    device: str
+
+    def attach(self, fd: int, nbytes: int) -> Tensor: ...
+
+    def touch(self) -> None:
+        """The least piece of device work, waited for: wakes the context, and is what a null batch does."""
+        ...
+
+    def synchronize(self) -> None: ...
+
+    def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
+        """A replay of the calls without their host code, or None where there is no such thing or it refuses."""
+        ...
+
+
+def judge_side(name: str, device: str) -> JudgeSide:
+    """`device` is an index or UUID of a GPU; for the CPU any word, which then names the lock."""
+    if name == "cuda":
+        from kopt.judge.backends.cuda import CudaJudge
+
+        return CudaJudge(device)
+    if name == "cpu":
+        from kopt.judge.backends.cpu import CpuJudge
+
+        return CpuJudge(device)
+    raise UsageError(f"unknown backend {name!r}; kopt has cuda and cpu")
+
+
+def runner_side(name: str) -> RunnerSide:
+    if name == "cuda":
+        from kopt.judge.backends.cuda import CudaRunner
+
+        return CudaRunner()
+    from kopt.judge.backends.cpu import CpuRunner
+
+    return CpuRunner()

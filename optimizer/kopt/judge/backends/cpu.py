@@ -1,0 +1,90 @@
+"""The judge without a GPU: shared memory for buffers and the monotonic clock for time.
+
+The same protocol, processes and checks as on a GPU, so that every one of them can be tried anywhere. Its times say
+nothing about a GPU and are never called utilization.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+
+from kopt.judge import protocol
+from kopt.judge.backends import Sample, Tensor
+
+
+class CpuJudge:
+    """Memory of this machine."""
+
+    name = "cpu"
+    device = "cpu"
+    measures = False
+    cache_bytes = 0
+    max_clock_mhz: float | None = None
+
+    def __init__(self, device: str) -> None:
+        self._lock_name = device
+        self._started = 0
+
+    def identity(self) -> str:
+        return f"cpu-{self._lock_name or os.getpid()}"
+
+    def open(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+
+    def share(self, nbytes: int) -> tuple[Tensor, int]:
+        fd = protocol.memory("kopt-buffer", nbytes)
+        return _tensor(fd, nbytes), fd
+
+    def release(self, shared: Tensor) -> None:
+        pass  # the mapping goes with the tensor
+
+    def free_bytes(self) -> int:
+        return 256 << 20
+
+    def synchronize(self) -> None:
+        pass
+
+    def start(self) -> None:
+        self._started = time.perf_counter_ns()
+
+    def stop(self) -> float:
+        return (time.perf_counter_ns() - self._started) / 1e3
+
+    def sample(self) -> Sample:
+        return Sample()
+
+    def witness(self) -> float:
+        # The operating system divides the cores; other processes say nothing about this one.
+        return 0.0
+
+    def close(self) -> None:
+        pass
+
+
+class CpuRunner:
+    """Kernels are plain functions on CPU tensors, or Triton's interpreter."""
+
+    device = "cpu"
+
+    def attach(self, fd: int, nbytes: int) -> Tensor:
+        return _tensor(fd, nbytes)
+
+    def touch(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
+        return None
+
+
+def _tensor(fd: int, nbytes: int) -> Tensor:
+    import torch
+
+    return torch.frombuffer(mmap.mmap(fd, nbytes), dtype=torch.uint8)

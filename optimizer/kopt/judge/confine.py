@@ -1,0 +1,73 @@
+"""The runner's walls: another uid where we are root, no network, and those of evaluate/worker/walls.py fitted to it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate.worker import processes
+from kopt.evaluate.worker.walls import Walls, installed
+
+_CLONE_NEWNET = 0x40000000
+NOBODY = 65534
+
+# CUDA reads its configuration and the topology, opens its devices, and names its threads by writing to
+# /proc/<pid>/task/<tid>/comm, without which cuInit fails with error 304. Triton runs ptxas and a C compiler.
+_CUDA_READ = ("/etc", "/proc", "/sys", "/opt", "/run")
+_CUDA_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/shm")
+
+
+def up(payload: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Raise what can be raised, and say which stand. Before any of the candidate's code, and before a second thread."""
+    if payload["trusted"]:
+        return {}
+    standing = {"network": _no_network(), "uid": "missing: kopt is not root"}
+    if os.getuid() == 0 and (shut := _shut(installed())):
+        standing["uid"] = f"missing: only root can enter {shut}, where Python lies"
+    elif os.getuid() == 0:
+        parent = os.getppid()
+        _hand_over(folder)
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        # A change of uid clears the signal that the parent's death sends.
+        processes.die_with_parent(parent)
+        standing["uid"] = "up"
+    walls = _cuda(folder) if payload["backend"] == "cuda" else Walls(read=installed(), write=(str(folder),))
+    return {**standing, **walls.up()}
+
+
+def _cuda(folder: Path) -> Walls:
+    nodes = tuple(str(path) for path in Path("/dev").glob("nvidia*"))
+    return Walls(
+        read=(*installed(), *_CUDA_READ),
+        write=(str(folder), f"/proc/{os.getpid()}/task"),
+        devices=(*nodes, *_CUDA_DEVICES),
+        denied=("inspection", "network", "kernel"),
+        execute=True,
+        address_space=None,  # CUDA reserves far more than it uses
+        open_files=4096,
+    )
+
+
+def _no_network() -> str:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+        return "missing: " + os.strerror(ctypes.get_errno())
+    return "up"
+
+
+def _shut(paths: Iterable[str]) -> str:
+    """A folder above one of these that others cannot enter, or ""."""
+    for path in paths:
+        for folder in (Path(path), *Path(path).parents):
+            if folder.is_dir() and not folder.stat().st_mode & 0o001:
+                return str(folder)
+    return ""
+
+
+def _hand_over(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)

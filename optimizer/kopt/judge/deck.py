@@ -1,0 +1,166 @@
+"""The judge's cards: inputs drawn in private, dealt in place when the clock runs, and outputs that start as garbage.
+
+Operands are drawn in groups that can be combined freely (the task's GROUPS hook), so that n variants of g groups make
+n**g different problems: no call of a batch repeats another, and nothing that a kernel remembers is ever asked again.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from kopt.errors import HarnessError
+from kopt.judge.backends import Tensor
+from kopt.judge.layout import Layout, stacked, views
+from kopt.records import Shape, Task
+
+Call = tuple[int, ...]
+"""For every tensor argument of the entry the index of its copy: a variant of an input, a slot of an output."""
+
+
+def groups(task: Task, hooks: ModuleType) -> tuple[tuple[str, ...], ...]:
+    """Inputs that belong together. Without the hook all of them do."""
+    every = tuple(t.name for t in task.inputs)
+    found = tuple(tuple(g) for g in getattr(hooks, "GROUPS", (every,)))
+    if sorted(name for g in found for name in g) != sorted(every):
+        raise HarnessError(f"task {task.name}: GROUPS in task.py must name every input once: {', '.join(every)}")
+    return found
+
+
+def variants_for(calls: int, group_count: int) -> int:
+    """The fewest variants that give so many different problems."""
+    n = 1
+    while n**group_count < calls:
+        n += 1
+    return n
+
+
+class Deck:
+    """Inputs and outputs of one shape in one arena."""
+
+    def __init__(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, arena: Tensor, device: str) -> None:
+        import torch
+
+        self.task, self.shape, self.layout = task, shape, layout
+        self._hooks, self._device, self._torch = hooks, device, torch
+        self._shared = arena[: layout.input_bytes]
+        self._private = torch.empty_like(self._shared)
+        self._variants = {block.name: views(self._private, block) for block in layout.inputs}
+        self.outputs = {block.name: stacked(arena, block) for block in layout.outputs}
+        self._raw = arena[layout.input_bytes : layout.total_bytes]
+        self._groups = groups(task, hooks)
+        self.variants, self.slots = layout.inputs[0].count, layout.outputs[0].count
+        self._random = random.Random(secrets.randbits(128))
+
+    def draw(self, family: str) -> None:
+        """New inputs from secret seeds. The runner sees nothing of them before `reveal`."""
+        for v in range(self.variants):
+            made = self._hooks.make_inputs(dict(self.shape.dims), family, secrets.randbits(62), self._device)
+            for name, copies in self._variants.items():
+                tensor = made[name]
+                if tensor.dtype != copies[v].dtype or tensor.shape != copies[v].shape:
+                    raise HarnessError(
+                        f"task {self.task.name}: make_inputs gave {name} as {tensor.dtype} {list(tensor.shape)}"
+                    )
+                copies[v].copy_(tensor)
+
+    def garble(self) -> None:
+        """Outputs start as what could be mistaken for a result, differently every time and rarely as NaN.
+
+        A kernel that looks whether its output is still poisoned finds nothing to go by.
+        """
+        style = self._random.choice(("noise", "noise", "negated", "bytes", "nan"))
+        for block in self.layout.outputs:
+            out = self.outputs[block.name]
+            if style == "bytes" or not out.dtype.is_floating_point:
+                start = block.offset - self.layout.input_bytes
+                self._raw[start : start + block.count * block.stride].random_(0, 256)
+            elif style == "nan":
+                out.fill_(float("nan"))
+            elif style == "negated" and bool(out[0].isfinite().all()):
+                out.neg_()
+            else:
+                noise = self._torch.randn(out.shape[1:], device=self._device, dtype=self._torch.float32)
+                out.copy_((noise * 10.0 ** self._random.uniform(-2, 2)).to(out.dtype))
+
+    def reveal(self) -> None:
+        """All inputs at once, at the addresses the runner has had from the start."""
+        self._shared.copy_(self._private)
+
+    def touched(self) -> str:
+        """Name of an input that is not what was revealed, or ""."""
+        if self._torch.equal(self._shared, self._private):
+            return ""
+        for block in self.layout.inputs:
+            part = slice(block.offset, block.offset + block.count * block.stride)
+            if not self._torch.equal(self._shared[part], self._private[part]):
+                return block.name
+        return ""
+
+    def deal(self, count: int) -> list[Call]:
+        """So many calls, each a problem of its own with a slot of its own.
+
+        Successive calls use the variants in turn, so that a variant comes back only after all others; which is which is
+        drawn anew.
+        """
+        n, g = self.variants, len(self._groups)
+        labels = [self._random.sample(range(n), n) for _ in range(g)]
+        slots = self._random.sample(range(count), count)
+        calls = []
+        for i in range(count):
+            of = {}
+            for k, names in enumerate(self._groups):
+                of.update(dict.fromkeys(names, labels[k][(i // n**k + i * (k > 0)) % n]))
+            calls.append(tuple(of.get(t.name, slots[i]) for t in self.task.tensors))
+        return calls
+
+    def diagonal(self, count: int) -> list[Call]:
+        """At most `variants` calls, no two of which share an operand."""
+        count = min(count, self.variants)
+        labels = self._random.sample(range(self.variants), count)
+        slots = self._random.sample(range(count), count)
+        of = [{name: labels[i] for names in self._groups for name in names} for i in range(count)]
+        return [tuple(of[i].get(t.name, slots[i]) for t in self.task.tensors) for i in range(count)]
+
+    def inputs(self, call: Sequence[int]) -> dict[str, Tensor]:
+        """The private operands of a call."""
+        at = dict(zip((t.name for t in self.task.tensors), call, strict=True))
+        return {name: copies[at[name]] for name, copies in self._variants.items()}
+
+    def slot(self, call: Sequence[int]) -> int:
+        """Where a call writes its outputs."""
+        first = next(i for i, t in enumerate(self.task.tensors) if t.role == "output")
+        return call[first]
+
+    def expected(
+        self, inputs: Mapping[str, Tensor], dims: Mapping[str, int]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Reference and the bound on each element's error, float64, by output.
+
+        Without a `bound` hook an element may be wrong by the tolerated relative RMS error of itself plus eight times
+        that of the output's RMS, as on the CPU (evaluate/oracle.py).
+        """
+        want: dict[str, Tensor] = self._hooks.reference(dict(inputs), dict(dims))
+        want = {name: value.double() for name, value in want.items()}
+        hook: Any = getattr(self._hooks, "bound", None)
+        if hook is not None:
+            bound: dict[str, Tensor] = hook(dict(inputs), want, dict(dims))
+            return want, bound
+        limit = self.task.tolerance.relative_rms
+        return want, {name: limit * (v.abs() + 8 * v.square().mean().sqrt()) for name, v in want.items()}
+
+    @property
+    def own_check(self) -> Callable[..., Iterable[Mapping[str, Any]]] | None:
+        """The task's own comparison, for whole outputs, if it has one."""
+        return getattr(self._hooks, "check", None)
+
+    @property
+    def separable(self) -> tuple[str, ...]:
+        """Dimensions along which outputs do not depend on each other: a slice of the inputs gives that slice of them.
+
+        A task with a comparison of its own is only ever looked at whole.
+        """
+        return () if self.own_check else tuple(getattr(self._hooks, "SEPARABLE", ()))

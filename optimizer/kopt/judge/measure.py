@@ -1,0 +1,416 @@
+"""One measurement from start to end: checks, warm-up, quads against the baseline; numbers, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+from kopt.errors import HarnessError
+from kopt.evaluate import hooks as task_hooks
+from kopt.judge.agreement import agreement
+from kopt.judge.arms import Arm, Batch, run
+from kopt.judge.backends import JudgeSide, Sample, Tensor
+from kopt.judge.layout import layout
+from kopt.judge.numbers import impossible, measurement, per_call
+from kopt.judge.plan import BATCH_US, IDLE_S, Judgement, Plan, Regime, Rival
+from kopt.judge.runners import Runner, RunnerFailed, Zygote
+from kopt.judge.sizing import Sizes, hidden_shapes, sizes
+from kopt.judge.statistics import quad
+from kopt.machine.products import Product
+from kopt.records import Finding, Parameters, Shape, Status, Task
+
+TRUSTED, CANDIDATE, RIVAL = "baseline", "kernel", "incumbent"
+_NULLS = 5
+_CHECK_CALLS = 3
+_CLOCK_CHANGE = 0.01
+_BUSY = 1.3
+"""A witness this much slower than at rest: somebody else's work is on the device."""
+_VOIDS = 4
+"""Void quads in a row that end a measurement."""
+
+
+class Rejected(Exception):
+    """The candidate failed; the finding says how."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+@dataclass
+class _Series:
+    """Everything measured at one shape, over all processes of the candidate."""
+
+    sizes: Sizes
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    nulls: list[float] = field(default_factory=list)
+    rival: list[float] = field(default_factory=list)
+    calls: int = 0
+    void: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def null(self) -> float:
+        """Of a runner that the candidate has no hand in, so its middle is fair; the smallest would favour nobody."""
+        return median(self.nulls)
+
+
+class Bench:
+    """The judge's table: device, fork server, memory. It outlives its runners."""
+
+    def __init__(self, backend: JudgeSide, zygote: Zygote, cache: Path | None = None) -> None:
+        self._backend, self._zygote, self._cache = backend, zygote, cache
+        self._arenas: dict[str, tuple[Tensor, int, int]] = {}
+        self._rest = 0.0
+
+    def judge(
+        self,
+        task: Task,
+        source: str,
+        parameters: Parameters,
+        shapes: Sequence[Shape],
+        regime: Regime,
+        plan: Plan,
+        product: Product | None,
+        rival: Rival | None,
+    ) -> Judgement:
+        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke."""
+        started = time.monotonic()
+        job = _Job(self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started)
+        try:
+            with job:
+                job.run()
+        except (Rejected, RunnerFailed) as failure:
+            finding = failure.finding
+            if isinstance(failure, RunnerFailed) and failure.label == TRUSTED:
+                raise HarnessError(f"task {task.name}: {finding.message}") from None
+            status = finding.status or Status.CRASHED
+            return Judgement(
+                status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started
+            )
+        return Judgement(
+            status=Status.PASSED,
+            measurements=job.measurements(),
+            findings=tuple(job.findings),
+            quads={name: tuple(s.logs) for name, s in job.series.items()},
+            facts=job.facts,
+            seconds=time.monotonic() - started,
+        )
+
+    def self_test(self) -> float:
+        """Prove after a runner's death that device and judge still work; microseconds of the witness."""
+        self._backend.synchronize()
+        return self._backend.witness()
+
+    def arena(self, label: str, nbytes: int) -> tuple[Tensor, int, int]:
+        """Memory for one arm, kept from runner to runner. Call it when no runner of that arm is alive."""
+        held = self._arenas.get(label)
+        if held is None or held[2] < nbytes:
+            if held is not None:
+                self._backend.release(held[0])
+                os.close(held[1])
+            self._arenas[label] = held = (*self._backend.share(nbytes), nbytes)
+        return held
+
+
+class _Job:
+    """One request."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        task: Task,
+        source: str,
+        parameters: Parameters,
+        shapes: list[Shape],
+        regime: Regime,
+        plan: Plan,
+        product: Product | None,
+        rival: Rival,
+        started: float,
+    ) -> None:
+        self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
+        self._backend = bench._backend
+        self._source, self._parameters, self._rival = source, parameters, rival
+        self._product = product
+        self._end = started + plan.seconds
+        self._hooks: ModuleType = task_hooks.load(task)
+        self._batch_us = plan.batch_us or BATCH_US[regime]
+        self._idle = IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        self._checks = self._check_list() if plan.check else []
+        self.findings: list[Finding] = []
+        self.facts: dict[str, Any] = {}
+        self.series: dict[str, _Series] = {}
+        self._arms: dict[str, Arm] = {}
+
+    def __enter__(self) -> _Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for label in list(self._arms):
+            self._dismiss(label)
+        with suppress(RuntimeError):
+            self.facts["witness_us"] = self._bench.self_test()
+
+    # ------------------------------------------------------------------------------------------------- the procedure
+
+    def run(self) -> None:
+        plan, backend = self._plan, self._backend
+        for shape in self._shapes:
+            found = sizes(self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls)
+            self.series[shape.name] = _Series(found)
+        self._resting = backend.witness()
+        self._hire(TRUSTED, None, {})
+        if self._rival.source is not None:
+            self._hire(RIVAL, self._rival.source, self._rival.parameters)
+        for process in range(plan.processes):
+            self._hire(CANDIDATE, self._source, self._parameters)
+            if process == 0:
+                self.facts["walls"] = self._arms[CANDIDATE].runner.walls
+                for shape, family in self._checks:
+                    self._check(shape, family)
+            for shape in self._shapes:
+                self._shape(shape, -(-plan.quads * (process + 1) // plan.processes), first=process == 0)
+            self._dismiss(CANDIDATE)
+
+    def _check_list(self) -> list[tuple[Shape, str]]:
+        """Small and ragged shapes first: most of what is wrong is wrong there already, and cheaply found."""
+        task = self._task
+        shapes: list[Shape] = list(task.check_gpu if self._backend.measures else task.check_cpu)
+        if self._backend.measures:
+            shapes += hidden_shapes(task, random.Random(secrets.randbits(64)))
+        checks = [(shape, family) for shape in shapes for family in task.families_for(shape)]
+        exact = task.tolerance.exact_inputs[:1]
+        return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]
+
+    def _check(self, shape: Shape, family: str) -> None:
+        """Few calls with outputs compared whole; the first problem is asked twice, in two slots."""
+        arm = self._arms[CANDIDATE]
+        deck = arm.setup(self._task, self._hooks, shape, layout(self._task, shape.dims, 2, _CHECK_CALLS), self._backend)
+        calls = deck.deal(_CHECK_CALLS)
+        self._batch(arm, calls, family=family, first=True)
+
+    def _shape(self, shape: Shape, quads: int, *, first: bool) -> None:
+        """Quads of one shape with the present processes, until the series has so many."""
+        series, opponent = self.series[shape.name], self._opponent()
+        for arm in {id(a): a for a in (self._arms[TRUSTED], opponent, self._arms[CANDIDATE]) if a}.values():
+            arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
+        for _ in range(_NULLS):
+            series.nulls.append(self._null().us)
+        candidate = self._arms[CANDIDATE]
+        calls = self._calibrate(candidate, series)
+        if opponent is not None:
+            opponent = self._warm(opponent, series)
+        while len(series.logs if opponent else series.host) < quads and self._time_left() > 0:
+            self._quad(series, candidate, opponent, calls)
+        if self._time_left() <= 0:
+            message = f"no verdict within {self._plan.seconds:g} s"
+            raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
+        if first:
+            self._extras(shape, series, candidate, calls)
+
+    def _calibrate(self, arm: Arm, series: _Series) -> int:
+        """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
+        deck = arm.deck
+        assert deck is not None
+        self._batch(arm, deck.deal(1), first=True)
+        few = min(4, series.sizes.slots)
+        batches = [self._batch(arm, deck.deal(few)) for _ in range(2)]
+        us = min(per_call(b, series.null) for b in batches)
+        return max(2, min(series.sizes.slots, round(self._batch_us / us)))
+
+    def _warm(self, opponent: Arm, series: _Series) -> Arm | None:
+        deck = opponent.deck
+        assert deck is not None
+        try:
+            self._batch(opponent, deck.deal(1), first=True)
+            self._batch(opponent, deck.deal(min(4, series.sizes.slots)))
+        except (RunnerFailed, Rejected) as failure:
+            if opponent.label == RIVAL:
+                raise
+            # A vendor library need not support every shape. The ratio is then missing, and says so.
+            series.warnings.append(f"no baseline: {failure.finding.message}")
+            self._dismiss(TRUSTED)
+            self._hire(TRUSTED, None, {})
+            shape = deck.shape
+            self._arms[TRUSTED].setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
+            return None
+        return opponent
+
+    def _quad(self, series: _Series, candidate: Arm, opponent: Arm | None, most: int) -> None:
+        """Opponent, candidate, candidate, opponent; void when the device was not itself throughout."""
+        calls = most - random.randrange(max(1, most // 8))
+        order = (opponent, candidate, candidate, opponent) if opponent else (candidate,)
+        times: dict[str, list[float]] = defaultdict(list)
+        samples, disturbed = [], False
+        series.nulls.append(self._null().us)
+        for arm in order:
+            assert arm is not None
+            assert arm.deck is not None
+            batch = self._batch(arm, arm.deck.deal(calls), idle=self._idle)
+            times[arm.label].append(per_call(batch, series.null))
+            samples.append(batch.sample)
+            disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
+        if disturbed or self._uneven(samples):
+            series.void += 1
+            if series.void >= _VOIDS + len(series.host) // 2:
+                raise Rejected(self._unfit(candidate, disturbed))
+            return
+        series.host += times[CANDIDATE]
+        series.samples += samples
+        series.calls += calls * 2
+        if opponent is not None:
+            series.rival += times[opponent.label]
+            series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
+
+    def _extras(self, shape: Shape, series: _Series, candidate: Arm, calls: int) -> None:
+        """Once per shape: time without host code, and whether the time per call depends on how calls are asked for."""
+        deck = candidate.deck
+        assert deck is not None
+        if self._plan.graph:
+            for _ in range(3):
+                batch = self._batch(candidate, deck.deal(calls), mode="graph", idle=self._idle)
+                if batch.calls == 0:
+                    if self._backend.measures:
+                        series.warnings.append("no device-only time: the call cannot be captured in a CUDA graph")
+                    break
+                series.device.append(per_call(batch, series.null))
+        if not self._backend.measures:
+            return
+        us = median(series.host)
+
+        def timed(count: int, whole: bool) -> float:
+            dealt = deck.deal(count) if whole else deck.diagonal(count)
+            return per_call(self._batch(candidate, dealt, idle=self._idle), series.null)
+
+        if found := agreement(shape, us, calls, deck.variants, timed):
+            if found.status:
+                raise Rejected(found)
+            series.warnings.append(found.message)
+        if self._product is not None:
+            cost = task_hooks.cost(self._task, shape)
+            if found := impossible(us, cost, self._product, self._task, shape):
+                raise Rejected(found)
+
+    # ------------------------------------------------------------------------------------------------------- details
+
+    def measurements(self) -> tuple[Any, ...]:
+        made = []
+        for shape in self._shapes:
+            series = self.series[shape.name]
+            if series.void:
+                series.warnings.append(f"{series.void} quads void")
+            made.append(
+                measurement(
+                    self._task,
+                    shape,
+                    self._regime,
+                    series.host,
+                    series.device,
+                    series.logs if self._rival.source is None else [],
+                    series.samples,
+                    cost=task_hooks.cost(self._task, shape),
+                    product=self._product,
+                    measures=self._backend.measures,
+                    calls=series.calls,
+                    warnings=tuple(series.warnings),
+                )
+            )
+            self.facts.setdefault("shapes", {})[shape.name] = {
+                "null_us": series.null,
+                "null_spread_us": max(series.nulls) - min(series.nulls),
+                "opponent_us": median(series.rival) if series.rival else None,
+                "variants": series.sizes.variants,
+                "slots": series.sizes.slots,
+                "void": series.void,
+            }
+        return tuple(made)
+
+    def _batch(
+        self, arm: Arm, calls: Sequence[tuple[int, ...]], *, family: str = "", first: bool = False, idle: float = 0.0,
+        mode: Any = "eager",
+    ) -> Batch:  # fmt: skip
+        """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured."""
+        seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self._time_left()))
+        batch = run(
+            self._backend,
+            arm,
+            calls,
+            family=family or self._task.input_families[0],
+            seconds=seconds,
+            mode=mode,
+            idle=idle,
+        )
+        if batch is None:
+            return Batch(0.0, 0.0, 0, Sample())
+        if batch.finding is not None:
+            raise Rejected(batch.finding)
+        return batch
+
+    def _null(self) -> Batch:
+        return self._batch(self._arms[TRUSTED], [], idle=min(self._idle, 0.02))
+
+    def _opponent(self) -> Arm | None:
+        if RIVAL in self._arms:
+            return self._arms[RIVAL]
+        return self._arms[TRUSTED] if hasattr(self._hooks, "baseline") else None
+
+    def _uneven(self, samples: Sequence[Sample]) -> bool:
+        """Whether the device changed its pace within a burst. Under sustained load the power limit always moves it."""
+        if self._regime == "sustained":
+            return False
+        clocks = [s.clock_mhz for s in samples if s.clock_mhz]
+        changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
+        return changed or len({s.throttle for s in samples}) > 1
+
+    def _unfit(self, candidate: Arm, disturbed: bool) -> Finding:
+        if not disturbed:
+            raise HarnessError(
+                "the device's clock does not hold still within a quad; let it cool, or measure sustained"
+            )
+        # Is it the candidate's work, or a stranger's?
+        self._dismiss(CANDIDATE)
+        time.sleep(0.5)
+        if self._backend.witness() > _BUSY * self._resting:
+            raise HarnessError("the device is busy with somebody else's work")
+        message = "the kernel leaves work running on the device after it said that it was done"
+        return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
+
+    def _time_left(self) -> float:
+        return self._end - time.monotonic()
+
+    def _hire(self, label: str, source: str | None, parameters: Parameters) -> None:
+        need = [s.sizes.layout.total_bytes for s in self.series.values()]
+        if label == CANDIDATE:
+            need += [layout(self._task, s.dims, 2, _CHECK_CALLS).total_bytes for s, _ in self._checks]
+        arena, fd, size = self._bench.arena(label, max(need))
+        payload: Mapping[str, Any] = {
+            "backend": self._backend.name,
+            "task": self._task.model_dump(mode="json"),
+            "source": source,
+            "parameters": dict(parameters),
+            "arena_bytes": size,
+            "trusted": label == TRUSTED,
+        }
+        deadline = max(1.0, self._time_left()) + 30.0
+        runner = Runner(self._bench._zygote, label, payload, fd, deadline=deadline, cache=self._bench._cache)
+        self._arms[label] = Arm(label, runner, arena)
+        runner.ready(min(self._plan.call_seconds, max(0.1, self._time_left())))
+
+    def _dismiss(self, label: str) -> None:
+        arm = self._arms.pop(label, None)
+        if arm is not None:
+            arm.runner.kill()

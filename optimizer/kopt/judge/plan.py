@@ -1,0 +1,64 @@
+"""How much to measure, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kopt.records import Finding, Measurement, Parameters, Status
+from kopt.records.base import Record
+
+Regime = Literal["burst", "sustained"]
+
+BATCH_US: Mapping[Regime, float] = {"burst": 10_000.0, "sustained": 100_000.0}
+"""Work in one batch. Power limits answer within tens of milliseconds, so a burst ends before they do."""
+IDLE_S: Mapping[Regime, float] = {"burst": 0.1, "sustained": 0.0}
+
+
+class Plan(Record):
+    """How many quads, in how many processes, within how long."""
+
+    quads: int = Field(default=4, ge=1)
+    """ABBA quads per shape, over all processes."""
+    processes: int = Field(default=1, ge=1)
+    """Fresh processes of the candidate, one after the other, that share the quads."""
+    check: bool = True
+    """Whether the check shapes come first. A configuration of a source that passed them may skip them."""
+    graph: bool = True
+    """Whether batches are also replayed from a CUDA graph, for the time without host code."""
+    batch_us: float | None = None
+    """Work in a batch, microseconds; None for the regime's own."""
+    idle_s: float | None = None
+    """Rest before a batch; None for the regime's own."""
+    most_calls: int = Field(default=4096, ge=2)
+    seconds: float = 120.0
+    """For everything; what is not measured by then is a timeout."""
+    call_seconds: float = 20.0
+    """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
+
+
+SCREENING = Plan(quads=4)
+PROMOTION = Plan(quads=12, processes=3, seconds=300.0)
+HEADLINE = Plan(quads=20, processes=4, seconds=600.0)
+
+
+class Rival(Record):
+    """What the candidate is measured against. Without a source: the task's baseline."""
+
+    source: str | None = None
+    parameters: Parameters = {}
+
+
+class Judgement(Record):
+    """What the judge found out about one source at one parameter point."""
+
+    status: Status
+    measurements: tuple[Measurement, ...] = ()
+    """One per timing shape that was asked for; empty unless passed."""
+    findings: tuple[Finding, ...] = ()
+    quads: Mapping[str, tuple[float, ...]] = {}
+    """log(candidate / rival) of every valid quad, by shape: what promotion is decided from."""
+    facts: Mapping[str, Any] = {}
+    seconds: float = 0.0

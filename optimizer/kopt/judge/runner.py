@@ -1,0 +1,154 @@
+"""The process beside the kernel: it imports it and calls it when told. Everything it says is hearsay.
+
+Our code here is correct until the candidate is imported and worth nothing after: what it reports decides no verdict.
+It runs as a job of the fork server, behind walls of its own, and talks to the judge over a socket in its folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate import hooks
+from kopt.evaluate.worker import channel
+from kopt.judge import confine, protocol
+from kopt.judge.backends import RunnerSide, Tensor, runner_side
+from kopt.judge.layout import Layout, views
+from kopt.records import Task
+
+SOCKET = "judge.sock"
+SOURCE = "candidate.py"
+_WAIT = 900.0
+"""Seconds. The judge's own deadlines are shorter; this only ends a runner that was forgotten."""
+_NAP = 5e-5
+
+Entry = Callable[..., object]
+
+
+def serve(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
+    """A job of the fork server: serve one judge until it hangs up."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(str(folder / SOCKET))
+    _, fds, _, _ = socket.recv_fds(sock, 1, 3)
+    runner = _Runner(sock, payload, fds)
+    try:
+        walls = confine.up(payload, folder)
+        runner.prepare(folder, walls)
+        while runner.obey():
+            pass
+    except EOFError:
+        pass  # the judge is done with us
+    except BaseException as error:
+        runner.confess(error)
+    return {}
+
+
+class _Runner:
+    def __init__(self, sock: socket.socket, payload: Mapping[str, Any], fds: list[int]) -> None:
+        self._sock, self._reader, self._payload = sock, channel.Reader(), payload
+        self._orders, self._reports = protocol.attach_orders(fds[0]), protocol.attach_reports(fds[1])
+        self._arena_fd = fds[2]
+        self._stage = "start"
+        self._batch = 0
+        self._tensors: list[tuple[str, list[Tensor]]] = []
+
+    def prepare(self, folder: Path, walls: Mapping[str, str]) -> None:
+        payload = self._payload
+        self._backend: RunnerSide = runner_side(payload["backend"])
+        self._arena = self._backend.attach(self._arena_fd, payload["arena_bytes"])
+        os.close(self._arena_fd)
+        self._stage = "import"
+        task = Task.model_validate(payload["task"])
+        self._order = [t.name for t in task.tensors]
+        if payload["source"] is None:
+            self._entry: Entry = getattr(hooks.load(task), "baseline", _no_entry)
+        else:
+            self._entry = _load(payload["source"], folder, task.entry)
+        self._parameters = dict(payload["parameters"])
+        self._send({"ready": True, "walls": dict(walls)})
+
+    def obey(self) -> bool:
+        message = channel.receive(self._sock, self._reader)
+        if message["op"] == "setup":
+            self._stage = "setup"
+            self._setup(Layout.model_validate(message["layout"]))
+            self._send({"ready": True})
+        elif message["op"] == "batch":
+            self._stage = "call"
+            self._run(message)
+        else:
+            return False
+        return True
+
+    def _setup(self, layout: Layout) -> None:
+        found = {block.name: views(self._arena, block) for block in (*layout.inputs, *layout.outputs)}
+        self._tensors = [(name, found[name]) for name in self._order]
+
+    def _run(self, message: Mapping[str, Any]) -> None:
+        """Prepare a batch, say so, and do it when GO comes."""
+        number, entry, parameters = message["number"], self._entry, self._parameters
+        # A call is the index of a copy for every tensor argument.
+        calls = [[copies[i] for (_, copies), i in zip(self._tensors, call, strict=True)] for call in message["calls"]]
+        orders, reports, backend = self._orders, self._reports, self._backend
+        replay = None
+        if message["mode"] == "graph":
+
+            def every() -> None:
+                for args in calls:
+                    entry(*args, **parameters)
+
+            replay = backend.capture(every)
+            if replay is None:
+                self._send({"armed": False})
+                return
+        self._send({"armed": True})
+        orders.wait(protocol.ALERT, number, _WAIT, nap=_NAP)
+        backend.touch()
+        reports[protocol.READY] = number
+        orders.wait(protocol.GO, number, _WAIT)
+        if replay is not None:
+            replay()
+        elif calls:
+            ring = protocol.RING
+            for i, args in enumerate(calls):
+                entry(*args, **parameters)
+                reports[protocol.PROGRESS] = orders[ring + i]
+        else:
+            backend.touch()
+        backend.synchronize()
+        reports[protocol.DONE] = orders[protocol.RING + max(0, len(calls) - 1)]
+
+    def confess(self, error: BaseException) -> None:
+        """Tell the judge what went wrong; it decides what to make of it."""
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        place = next((f"line {f.lineno}" for f in reversed(inspect.trace()) if Path(f.filename).name == SOURCE), "")
+        with suppress(OSError):
+            self._send({"failed": self._stage, "error": line, "kind": type(error).__name__, "place": place})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._sock.sendall(channel.encode(message))
+
+
+def _load(source: str, folder: Path, name: str) -> Entry:
+    """The entry of a source. It must lie in a file: Triton reads the source of its kernels."""
+    path = folder / SOURCE
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("candidate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["candidate"] = module
+    spec.loader.exec_module(module)
+    entry: Entry = getattr(module, name)
+    return entry
+
+
+def _no_entry(*args: object, **parameters: object) -> None:
+    raise RuntimeError("this task has no baseline")

@@ -1,0 +1,275 @@
+"""Runners as the judge sees them: started by the fork server, spoken to with deadlines, killed with all their kin."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal
+
+from kopt.errors import HarnessError
+from kopt.evaluate.server import Server
+from kopt.evaluate.worker import channel
+from kopt.judge import protocol
+from kopt.judge.layout import Layout
+from kopt.judge.runner import SOCKET
+from kopt.records import Finding, Status
+
+Mode = Literal["eager", "graph"]
+_TELL = 1e-3
+"""Seconds between looks at whether a runner that is waited for still lives."""
+_MEMORY = 16 << 30
+"""Bytes of host memory a runner may hold; CUDA's own share of it is about 1 GiB."""
+_DISK = 8 << 30
+
+
+class RunnerFailed(Exception):
+    """The runner did not do what it was told; `finding` says what that means for the candidate."""
+
+    def __init__(self, label: str, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.label, self.finding = label, finding
+
+
+class Zygote:
+    """The fork server of this judge. It starts before the judge touches its device and shares nothing secret."""
+
+    def __init__(self, kind: str, environment: Mapping[str, str]) -> None:
+        self._server = Server(kind, environment)
+
+    def ready(self) -> dict[str, str]:
+        """Wait for it; the versions of its toolchain."""
+        return self._server.ready()
+
+    def start(self, folder: Path, deadline: float, output: int) -> tuple[socket.socket, socket.socket, int]:
+        """A child for one job: its supervisor, its channel, its pid."""
+        supervisor, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        order = {
+            "folder": str(folder),
+            "trusted": True,  # the runner raises its own walls: the ordinary ones break CUDA
+            "cpu_seconds": None,
+            "deadline": deadline,
+            "ask_deadline": 1.0,
+            "memory": _MEMORY,
+            "disk": _DISK,
+        }
+        with far, theirs:
+            self._server.order(order, (far.fileno(), theirs.fileno(), output))
+        supervisor.settimeout(30.0)
+        answer = json.loads(supervisor.recv(1 << 12) or b'{"refused": "the fork server is gone"}')
+        if "refused" in answer:
+            raise HarnessError(f"no runner: {answer['refused']}")
+        self._server.note(answer["pid"])
+        return supervisor, mine, int(answer["pid"])
+
+    def forget(self, pid: int) -> None:
+        self._server.forget(pid)
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class Runner:
+    """One process with one kernel in it."""
+
+    def __init__(
+        self,
+        zygote: Zygote,
+        label: str,
+        payload: Mapping[str, Any],
+        arena_fd: int,
+        *,
+        deadline: float,
+        cache: Path | None = None,
+    ) -> None:
+        """Start it; `ready` then waits until it has imported its kernel. `deadline`: seconds, for its whole life."""
+        self.label = label
+        self._zygote = zygote
+        self.walls: dict[str, str] = {}
+        self._ended: Mapping[str, Any] | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="kopt-runner-"))
+        if cache is not None:
+            _copy_cache(cache, self._folder / "triton")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self._folder / SOCKET))
+        listener.listen(1)
+        listener.settimeout(30.0)
+        self._orders, orders_fd = protocol.orders()
+        self._reports, reports_fd = protocol.reports()
+        output = os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._supervisor, self._job, self.pid = zygote.start(self._folder, deadline, output)
+            job = {"job": "kopt.judge.runner:serve", "payload": dict(payload), "nonce": "-"}
+            self._job.sendall(channel.encode(job))
+            try:
+                self._sock, _ = listener.accept()
+            except TimeoutError:
+                raise HarnessError("a runner did not connect within 30 s") from None
+            socket.send_fds(self._sock, [b"."], [orders_fd, reports_fd, arena_fd])
+        finally:
+            listener.close()
+            for fd in (orders_fd, reports_fd, output):
+                os.close(fd)
+        self._reader = channel.Reader()
+        self._number = 0
+
+    def ready(self, seconds: float) -> None:
+        self.walls = dict(self._expect("ready", seconds, "import").get("walls", {}))
+
+    def setup(self, layout: Layout, seconds: float) -> None:
+        self._tell({"op": "setup", "layout": layout.model_dump(mode="json")})
+        self._expect("ready", seconds, "setup")
+
+    def arm(self, calls: Sequence[Sequence[int]], mode: Mode, seconds: float) -> bool:
+        """Describe the next batch; False when the kernel cannot be captured in a graph."""
+        self._number += 1
+        self._nonces = protocol.nonces(max(1, len(calls)))
+        self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls]})
+        return bool(self._expect("armed", seconds, "prepare the batch")["armed"])
+
+    def alert(self, seconds: float = 10.0) -> None:
+        self._orders[protocol.ALERT] = self._number
+        self._wait(protocol.READY, self._number, seconds, "get ready")
+
+    def go(self) -> None:
+        """Nonces first, then the word that everything waits for."""
+        self._orders.fill(protocol.RING, self._nonces)
+        self._orders[protocol.GO] = self._number
+
+    def done(self, seconds: float) -> None:
+        """Wait until the runner says that it is done."""
+        self._wait(protocol.DONE, self._nonces[-1], seconds, "finish")
+
+    def kill(self) -> None:
+        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long."""
+        if not self._folder.exists():
+            return
+        try:
+            with suppress(OSError):
+                self._supervisor.send(b"kill")
+            self._end(30.0)
+        except TimeoutError:
+            raise HarnessError(f"runner {self.pid} cannot be killed: is the device hung?") from None
+        finally:
+            for sock in (self._supervisor, self._job, self._sock):
+                sock.close()
+            self._zygote.forget(self.pid)
+            rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, seconds: float) -> Mapping[str, Any]:
+        """How it ended, once the fork server has buried everything it started; TimeoutError."""
+        self._supervisor.settimeout(seconds)
+        while self._ended is None:
+            try:
+                answer = json.loads(self._supervisor.recv(1 << 12) or b'{"status": null}')
+            except ConnectionError:
+                answer = {"status": None}
+            if "status" in answer:
+                self._ended = answer
+        return self._ended
+
+    def _wait(self, word: int, value: int, seconds: float, what: str) -> None:
+        try:
+            self._reports.wait(word, value, seconds, alive=self._alive)
+        except protocol.Timeout:
+            raise self._fail(Status.TIMEOUT, "judge.deadline", f"did not {what} within {seconds:g} s") from None
+
+    _looked = 0.0
+
+    def _alive(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _TELL:
+            return
+        self._looked = now
+        if select.select([self._sock], [], [], 0)[0]:
+            self._receive(time.monotonic() + 5.0, "finish")
+            raise self._fail(Status.CRASHED, "judge.protocol", "spoke out of turn")
+
+    def _expect(self, key: str, seconds: float, what: str) -> dict[str, Any]:
+        message = self._receive(time.monotonic() + seconds, what)
+        if key not in message:
+            raise self._fail(Status.CRASHED, "judge.protocol", f"answered something else when told to {what}")
+        return message
+
+    def _receive(self, end: float, what: str) -> dict[str, Any]:
+        while True:
+            try:
+                message = self._reader.take()
+            except channel.FrameError as error:
+                raise self._fail(Status.CRASHED, "judge.protocol", f"sent {error}") from None
+            if message is not None:
+                break
+            left = end - time.monotonic()
+            if left <= 0:
+                raise self._fail(Status.TIMEOUT, "judge.deadline", f"did not {what} in time")
+            self._sock.settimeout(left)
+            try:
+                data = self._sock.recv(1 << 16)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise self._died()
+            self._reader.feed(data)
+        if "failed" in message:
+            raise self._confessed(message)
+        return message
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        self._sock.settimeout(10.0)
+        try:
+            self._sock.sendall(channel.encode(message))
+        except OSError:
+            raise self._died() from None
+
+    def _confessed(self, message: Mapping[str, Any]) -> RunnerFailed:
+        kind, stage = str(message.get("kind", "")), str(message["failed"])
+        compile_error = kind in ("SyntaxError", "CompilationError", "PTXASError", "OutOfResources")
+        status = Status.COMPILE_ERROR if compile_error else Status.CRASHED
+        where = {"import": "when imported", "call": "when called"}.get(stage, f"during {stage}")
+        return self._fail(
+            status, f"judge.{stage}", f"{where}: {str(message.get('error', ''))[:400]}", str(message.get("place", ""))
+        )
+
+    def _died(self) -> RunnerFailed:
+        try:
+            ended = self._end(10.0)
+        except TimeoutError:
+            ended = {}
+        status, reason = ended.get("status"), ended.get("reason")
+        if reason:
+            return self._fail(
+                Status.TIMEOUT if reason == "timeout" else Status.CRASHED, "judge.died", f"was killed: {reason}"
+            )
+        if status is not None and os.WIFSIGNALED(status):
+            how = f"died of signal {signal.Signals(os.WTERMSIG(status)).name}"
+        else:
+            how = (
+                "left without an answer"
+                if status is None
+                else f"left with exit code {os.waitstatus_to_exitcode(status)}"
+            )
+        return self._fail(Status.CRASHED, "judge.died", how)
+
+    def _fail(self, status: Status, rule: str, what: str, place: str = "") -> RunnerFailed:
+        return RunnerFailed(
+            self.label, Finding(rule=rule, message=f"the {self.label} {what}", status=status, place=place)
+        )
+
+
+def _copy_cache(source: Path, target: Path) -> None:
+    """A cache of its own: what a candidate writes there is seen by nobody else."""
+    import shutil
+
+    if source.is_dir():
+        shutil.copytree(source, target)

@@ -1,0 +1,119 @@
+"""What is looked at in a batch's outputs: secret rows and columns of every call, one of them whole.
+
+The bytes are gathered into private memory while the clock runs, and only they are compared: whatever a kernel writes
+later is too late.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kopt.evaluate.compare import Limits, compare
+from kopt.judge.backends import Tensor
+from kopt.judge.deck import Call, Deck
+from kopt.records import Finding, Status
+
+PROBES = 4
+"""Secret indices along each separable dimension."""
+
+
+@dataclass
+class Snapshot:
+    """One batch's secrets: which indices, which whole call; and, after `take`, what was found there."""
+
+    deck: Deck
+    probes: dict[str, Tensor] = field(default_factory=dict)
+    whole: int = 0
+    """Slot that is kept whole."""
+    found: list[tuple[str, str, Tensor]] = field(default_factory=list)
+    """(output, dimension or "", elements): [slots, ...] for a dimension, one output for ""."""
+
+    @classmethod
+    def draw(cls, deck: Deck, calls: int) -> Snapshot:
+        import torch
+
+        rng = random.Random(secrets.randbits(128))
+        probes = {}
+        for dim in deck.separable:
+            size = deck.shape.dims[dim]
+            picked = rng.sample(range(size), min(PROBES, size))
+            probes[dim] = torch.tensor(picked, device=next(iter(deck.outputs.values())).device)
+        return cls(deck, probes, rng.randrange(max(1, calls)))
+
+    def take(self) -> Snapshot:
+        """Gather. Queued on the device: the clock that stops after it covers it."""
+        self.found = []
+        for spec in self.deck.task.outputs:
+            out = self.deck.outputs[spec.name]
+            for axis, dim in enumerate(spec.dims):
+                if dim in self.probes:
+                    self.found.append((spec.name, str(dim), out.index_select(axis + 1, self.probes[str(dim)])))
+            # Without a separable dimension every call is kept whole: there is no other way to check it.
+            self.found.append((spec.name, "", (out if not self.probes else out[self.whole]).clone()))
+        return self
+
+    def same(self, other: Snapshot) -> bool:
+        """Bit for bit."""
+        import torch
+
+        pairs = zip(self.found, other.found, strict=True)
+        return all(torch.equal(_bits(a[2]), _bits(b[2])) for a, b in pairs)
+
+    def again(self) -> Snapshot:
+        """The same places, as they are now."""
+        return Snapshot(self.deck, self.probes, self.whole).take()
+
+    def verify(self, calls: Sequence[Call], family: str) -> Finding | None:
+        """The first disagreement with the reference, or None."""
+        for number, call in enumerate(calls, 1):
+            slot, inputs = self.deck.slot(call), self.deck.inputs(call)
+            finding = self._slices(slot, inputs, family)
+            if finding is None and (not self.probes or slot == self.whole):
+                finding = self._whole(slot, inputs, family)
+            if finding is not None:
+                return finding.model_copy(update={"message": f"{finding.message} (call {number} of {len(calls)})"})
+        return None
+
+    def _slices(self, slot: int, inputs: Mapping[str, Tensor], family: str) -> Finding | None:
+        task, dims = self.deck.task, dict(self.deck.shape.dims)
+        for dim, picked in self.probes.items():
+            part = dict(inputs)
+            for spec in task.inputs:
+                if dim in spec.dims:
+                    part[spec.name] = inputs[spec.name].index_select(spec.dims.index(dim), picked)
+            want, bound = self.deck.expected(part, {**dims, dim: len(picked)})
+            for name, of, got in self.found:
+                if of == dim:
+                    finding = self._compare(name, got[slot], want[name], bound.get(name), family)
+                    if finding is not None:
+                        secret = f"{finding.place}, of the slices {dim} = {picked.tolist()}"
+                        return finding.model_copy(update={"place": secret})
+        return None
+
+    def _whole(self, slot: int, inputs: Mapping[str, Tensor], family: str) -> Finding | None:
+        want, bound = self.deck.expected(inputs, self.deck.shape.dims)
+        found = {name: got if self.probes else got[slot] for name, of, got in self.found if not of}
+        if self.deck.own_check is not None:
+            for item in self.deck.own_check(dict(inputs), found, want, dict(self.deck.shape.dims), family):
+                filled = {"rule": "numerics.check", "status": Status.WRONG, "shape": self.deck.shape.name, **item}
+                return Finding.model_validate(filled)
+            return None
+        for name, got in found.items():
+            finding = self._compare(name, got, want[name], bound.get(name), family)
+            if finding is not None:
+                return finding
+        return None
+
+    def _compare(self, name: str, got: Tensor, want: Tensor, bound: Tensor | None, family: str) -> Finding | None:
+        tolerance = self.deck.task.tolerance
+        limits = Limits(tolerance.relative_rms, bound, family in tolerance.exact_inputs)
+        return compare(name, got, want, limits, shape=self.deck.shape.name, family=family).finding
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8)
