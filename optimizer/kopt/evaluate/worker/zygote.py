@@ -230,6 +230,7 @@ def main() -> None:
         zygote.serve()
     finally:
         zygote.close()
+        os._exit(0)  # to take torch apart in good order takes half a second, and the driver waits
 
 
 if __name__ == "__main__":
