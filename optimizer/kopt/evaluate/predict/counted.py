@@ -1,0 +1,139 @@
+"""What the counting interpreter found. It ran beside candidate code, so everything is checked before it is used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from kopt.records.base import Record
+
+
+class Mma(Record):
+    """tl.dot of one tile shape."""
+
+    a: str
+    """Element type of A as Triton names it: fp8e4nv, bf16, ..."""
+    b: str
+    m: int = Field(ge=1)
+    n: int = Field(ge=1)
+    k: int = Field(ge=1)
+    count: NonNegativeFloat
+    """Executions per program."""
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.m * self.n * self.k * self.count
+
+
+class Traffic(Record):
+    """Accesses to one buffer in one direction by one kind of instruction, per program."""
+
+    buffer: str
+    direction: Literal["load", "store", "atomic"]
+    feed: Literal["pointer", "descriptor"]
+    requests: NonNegativeFloat
+    bytes: NonNegativeFloat
+    """Of the elements that the masks let through."""
+    sectors: NonNegativeFloat
+    """Distinct 32-byte sectors, summed over requests: what moves between L2 and SM."""
+    lines: NonNegativeFloat
+    """Distinct 128-byte lines, summed over requests."""
+    reuse: float = Field(default=1.0, ge=0, le=1)
+    """Distinct over all sectors that neighbouring programs load at the same time: what of it can miss the L2."""
+
+    @property
+    def moved(self) -> float:
+        """Bytes that move."""
+        return 32.0 * self.sectors
+
+
+class Loop(Record):
+    """What happens directly inside one loop body, per program; lines (0, 0) are what lies outside of all loops."""
+
+    lines: tuple[NonNegativeInt, NonNegativeInt]
+    executions: NonNegativeFloat
+    mma: tuple[Mma, ...] = ()
+    operations: dict[str, NonNegativeFloat] = {}
+    """Elements by class: float, special (exp, log, division, ...), convert, compare, select, int, reduce, extern."""
+    traffic: tuple[Traffic, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return self.lines == (0, 0)
+
+
+class Spread(Record):
+    """How unevenly the work lies on the programs."""
+
+    max: float = Field(default=1.0, ge=1)
+    """Largest over mean."""
+    cv: NonNegativeFloat = 0.0
+    """Standard deviation over mean."""
+
+
+class Window(Record):
+    """The neighbouring programs that `reuse` was found from."""
+
+    programs: NonNegativeInt = 0
+    of: NonNegativeInt = 0
+
+
+class CountedLaunch(Record):
+    """Means over the sampled programs of one launch."""
+
+    name: str
+    grid: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    programs: NonNegativeInt
+    sampled: NonNegativeInt = 0
+    loops: tuple[Loop, ...] = ()
+    spans: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeFloat], ...] = ()
+    """Branches and helper functions: first line, last line, executions per program."""
+    work: Spread = Spread()
+    window: Window = Window()
+    complete: bool = True
+    """Every iteration of every sampled program was run."""
+    warnings: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
+    """Buffers written to."""
+    buffers: dict[str, NonNegativeInt] = {}
+    """Bytes of the storages that were touched."""
+
+    @property
+    def flops(self) -> float:
+        """Of the whole launch, in tl.dot; padding included."""
+        return self.programs * sum(mma.flops for loop in self.loops for mma in loop.mma)
+
+    def moved(self, *directions: str) -> float:
+        """Bytes that the whole launch moves between L2 and SMs."""
+        return self.programs * sum(
+            t.moved for loop in self.loops for t in loop.traffic if not directions or t.direction in directions
+        )
+
+    def executions(self, line: int) -> float:
+        """How often a program executes a source line: as often as the smallest counted region around it."""
+        around = [(last - first, times) for first, last, times in self.spans if first <= line <= last]
+        around += [
+            (loop.lines[1] - loop.lines[0], loop.executions)
+            for loop in self.loops
+            if not loop.whole and loop.lines[0] <= line <= loop.lines[1]
+        ]
+        return min(around)[1] if around else 1.0
+
+    def facts(self) -> dict[str, object]:
+        """The few numbers worth keeping of a launch, for the verdict."""
+        loads = {
+            t.buffer: {"bytes": self.programs * t.moved, "reuse": round(t.reuse, 4)}
+            for loop in self.loops
+            for t in loop.traffic
+            if t.direction == "load" and t.moved > 4096
+        }
+        return {
+            "kernel": self.name,
+            "programs": self.programs,
+            "flops": self.flops,
+            "l2_bytes": self.moved(),
+            "written": self.moved("store", "atomic"),
+            "loads": loads,
+            "imbalance": round(self.work.max, 3),
+        }

@@ -1,0 +1,216 @@
+"""Stage "predict": modelled time of every timing shape, from traced kernels and counted work."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from kopt.errors import HarnessError
+from kopt.evaluate import hooks
+from kopt.evaluate.predict.constants import calibrated, constants
+from kopt.evaluate.predict.counted import CountedLaunch
+from kopt.evaluate.predict.estimate import Call, estimate, guess
+from kopt.evaluate.stage import Case, Earlier
+from kopt.evaluate.tensors import layout
+from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction, Shape, StageResult, Task
+
+if TYPE_CHECKING:
+    from kopt.evaluate.workers import Reply, Workers
+
+DEADLINE = 60.0
+"""Seconds for counting all timing shapes of a candidate. Most need one."""
+LAUNCH_SECONDS = 4.0
+"""Seconds after which one launch is not sampled further."""
+_FILE = "candidate.py"
+_REMEMBERED = 20_000
+"""Launches whose counts are kept."""
+_STEERING = frozenset(("int16", "int32", "int64", "bool"))
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """What the trace stage left in memory."""
+
+    kernels: Mapping[str, KernelFacts]
+    calls: Mapping[str, Sequence[LaunchFacts]]
+
+
+class Predict:
+    """The stage. Thread-safe; counts are remembered by what they depend on, which warps and stages are not part of."""
+
+    name = "predict"
+
+    def __init__(self, workers: Workers, store: Path, deadline: float = DEADLINE) -> None:
+        """`store` is a folder for the jobs' own folders."""
+        self._workers = workers
+        self._store = store
+        self._deadline = deadline
+        self._counts: dict[tuple[str, str], dict[str, Any]] = {}
+        self._values: dict[tuple[str, str, int], dict[str, bytes]] = {}
+        self._lock = threading.Lock()
+        self._values_lock = threading.Lock()
+
+    def run(self, case: Case, earlier: Earlier) -> StageResult:
+        started = time.perf_counter()
+        k = constants(case.target)
+        if k is None:
+            return self._unavailable(started, f"no model of compute capability {case.target.arch / 10:.1f}")
+        traced = _traced(earlier)
+        counted, why, notes = self._count(case, traced)
+        predictions: list[Prediction] = []
+        missing: dict[str, str] = {}
+        for shape in case.task.timing:
+            cost = hooks.cost(case.task, shape)
+            call = Call(shape.name, cost, case.task.score.peak, traced.calls.get(shape.name, ()), traced.kernels)
+            launches = counted.get(shape.name)
+            if launches is not None:
+                predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
+            elif (rough := guess(call, case.target, k, why.get(shape.name, "it was not counted"))) is not None:
+                predictions.append(rough)
+            else:
+                missing[shape.name] = why.get(shape.name, "it was not counted")
+        findings = [
+            Finding(rule="predict.unavailable", message=f"no prediction: {reason}", shape=name)
+            for name, reason in missing.items()
+        ]
+        findings += [Finding(rule="predict.note", message=note) for note in notes]
+        return StageResult(
+            stage=self.name,
+            outcome=Outcome.UNAVAILABLE if missing else Outcome.PASSED,
+            facts={"counted": {name: [launch.facts() for launch in found] for name, found in counted.items()}},
+            findings=tuple(findings),
+            seconds=time.perf_counter() - started,
+            artifacts={"predictions": tuple(predictions), "counted": counted},
+        )
+
+    def _count(
+        self, case: Case, traced: _Traced
+    ) -> tuple[dict[str, tuple[CountedLaunch, ...]], dict[str, str], list[str]]:
+        """Counted launches by shape, why there are none for the others, and what is worth knowing."""
+        folder = Path(tempfile.mkdtemp(prefix="count-", dir=self._store))
+        source = hashlib.sha256(case.source.encode()).hexdigest()
+        try:
+            (folder / _FILE).write_text(case.source, encoding="utf-8")
+            reply = self._workers.run(
+                "interpret",
+                "kopt.evaluate.worker.count:run",
+                {
+                    "file": _FILE,
+                    "entry": case.task.entry,
+                    "parameters": dict(case.parameters),
+                    "target": asdict(case.target),
+                    "blocks": {kernel.name: kernel.occupancy for kernel in traced.kernels.values()},
+                    "seconds": LAUNCH_SECONDS,
+                    "shapes": [self._shape(case, shape, folder) for shape in case.task.timing],
+                },
+                folder=folder,
+                deadline=self._deadline,
+                on_ask=lambda question: {"counts": self._known(source, question)},
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._read(case.task, source, reply)
+
+    def _read(
+        self, task: Task, source: str, reply: Reply
+    ) -> tuple[dict[str, tuple[CountedLaunch, ...]], dict[str, str], list[str]]:
+        if not reply.ok:
+            return {}, {shape.name: reply.error or reply.outcome for shape in task.timing}, []
+        counted: dict[str, tuple[CountedLaunch, ...]] = {}
+        why: dict[str, str] = {}
+        shapes = reply.value.get("shapes")
+        for shape in task.timing:
+            answer = shapes.get(shape.name) if isinstance(shapes, dict) else None
+            if not isinstance(answer, dict) or not isinstance(answer.get("launches"), list):
+                why[shape.name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[:300]
+                continue
+            try:
+                counted[shape.name] = tuple(self._launch(source, item) for item in answer["launches"])
+            except _Uncounted as reason:
+                why[shape.name] = str(reason)
+            except (ValidationError, TypeError, KeyError) as error:
+                why[shape.name] = f"unreadable counts: {' '.join(str(error).split())[:200]}"
+        notes = reply.value.get("notes")
+        return counted, why, [str(note)[:300] for note in notes][:8] if isinstance(notes, list) else []
+
+    def _launch(self, source: str, item: Mapping[str, Any]) -> CountedLaunch:
+        if "uncounted" in item:
+            raise _Uncounted(f"{str(item['name'])[:80]} is a {str(item['uncounted'])[:40]} kernel, which is not counted")
+        counts = dict(item["counts"])
+        launch = CountedLaunch(name=item["name"], grid=item["grid"], buffers=item["buffers"], **counts)
+        with self._lock:
+            if len(self._counts) < _REMEMBERED:
+                self._counts[source, str(item["key"])] = counts
+        return launch
+
+    def _known(self, source: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        with self._lock:
+            return self._counts.get((source, str(question.get("known"))))
+
+    def _shape(self, case: Case, shape: Shape, folder: Path) -> dict[str, Any]:
+        """One shape as the job wants it, with files for the tensors whose values can steer a kernel."""
+        specs = (*case.task.inputs, *case.task.outputs)
+        files = {}
+        if any(t.dtype in _STEERING for t in case.task.inputs):
+            for name, data in self._steering(case.task, shape, case.seed).items():
+                files[name] = f"{shape.name}.{name}.values"
+                (folder / files[name]).write_bytes(data)
+        return {
+            "name": shape.name,
+            "tensors": layout(specs, shape.dims),
+            "inputs": len(case.task.inputs),
+            "values": files,
+        }
+
+    def _steering(self, task: Task, shape: Shape, seed: int) -> dict[str, bytes]:
+        """The integer inputs of a shape, made once per run in a process that never sees a candidate."""
+        key = (task.sha, str(shape), seed)
+        with self._values_lock:
+            if key not in self._values:
+                folder = Path(tempfile.mkdtemp(prefix="values-", dir=self._store))
+                try:
+                    family = task.families_for(shape)[0]
+                    reply = self._workers.run(
+                        "compile",
+                        "kopt.evaluate.worker.count:values",
+                        {"task": task.model_dump(), "shape": shape.model_dump(), "family": family, "seed": seed},
+                        folder=folder,
+                        deadline=4 * self._deadline,
+                        memory=16 << 30,
+                        trusted=True,
+                    )
+                    if not reply.ok:
+                        raise HarnessError(f"task {task.name}, shape {shape}: make_inputs failed: {reply.error}")
+                    names = reply.value["names"]
+                    self._values[key] = {name: (folder / f"{name}.values").read_bytes() for name in names}
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+            return self._values[key]
+
+    def _unavailable(self, started: float, why: str) -> StageResult:
+        finding = Finding(rule="predict.unavailable", message=f"no prediction: {why}")
+        return StageResult(
+            stage=self.name,
+            outcome=Outcome.UNAVAILABLE,
+            findings=(finding,),
+            seconds=time.perf_counter() - started,
+            artifacts={"predictions": ()},
+        )
+
+
+class _Uncounted(Exception):
+    """The interpreter does not cover a launch."""
+
+
+def _traced(earlier: Earlier) -> _Traced:
+    artifacts = earlier["trace"].artifacts if "trace" in earlier else {}
+    return _Traced(artifacts.get("kernels", {}), artifacts.get("calls", {}))

@@ -1,0 +1,38 @@
+"""One number for a candidate: the geometric mean over all timing shapes, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+
+from kopt.machine.products import Product
+from kopt.records import Measurement, Prediction, Quantity, Task
+
+REGIME = "burst"
+"""The regime whose measurements are scored: a steady clock depends on the cooling of the machine, not on the kernel."""
+
+
+def score(task: Task, product: Product, results: Sequence[Prediction] | Sequence[Measurement]) -> float | None:
+    """Geometric mean of the task's metric (a fraction of 1) over every timing shape; None when one lacks a number.
+
+    A product without the task's peak has no utilization and so no score.
+    """
+    if task.score.metric == "utilization" and product.peak(task.score.peak) is None:
+        return None
+    by_shape = {result.shape: _metric(task, result) for result in results if _counts(task, result)}
+    values = [by_shape.get(shape.name) for shape in task.timing]
+    found = [value for value in values if value is not None and value > 0]
+    if len(found) < len(values):
+        return None
+    return exp(sum(log(value) for value in found) / len(found))
+
+
+def _counts(task: Task, result: Prediction | Measurement) -> bool:
+    if isinstance(result, Prediction):
+        return True
+    return result.regime == (REGIME if REGIME in task.regimes else task.regimes[0])
+
+
+def _metric(task: Task, result: Prediction | Measurement) -> float | None:
+    value = result.utilization if task.score.metric == "utilization" else result.roofline
+    return value.value if isinstance(value, Quantity) else value

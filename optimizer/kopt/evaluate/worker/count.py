@@ -1,0 +1,118 @@
+"""Job of an untrusted child: import the candidate and count what its entry would do at each timing shape.
+
+The host function runs as while tracing (`shims`, `aten`): on CPU tensors that are never touched, presented as CUDA
+tensors of the target. Runs in the server with TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kopt.evaluate.tensors import Layout
+from kopt.evaluate.worker import candidate, shims
+from kopt.evaluate.worker.aten import Recorded
+from kopt.evaluate.worker.counting import autotuned
+from kopt.evaluate.worker.counting.builder import CountingBuilder
+from kopt.evaluate.worker.counting.install import install
+from kopt.evaluate.worker.counting.launch import Recorder, Target
+from kopt.evaluate.worker.counting.loops import Loops
+from kopt.evaluate.worker.counting.memory import AddressSpace
+from kopt.evaluate.worker.tape import Tape
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
+    """payload: file, entry, parameters, target (fields of Product), blocks = {kernel: blocks per SM}, seconds,
+    shapes = [{name, tensors (layouts in the order of the arguments, inputs first), inputs (how many), values =
+    {tensor: file}}].
+
+    `values` name files with the bytes of the tensors whose content is real; everything else is a placeholder. Asks
+    {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}}, "notes"}.
+    """
+    space = AddressSpace()
+    builder = CountingBuilder(space)
+    loops = Loops(builder)
+    tape = Tape()
+    target = Target(payload["target"]["sms"], payload["blocks"], payload["seconds"])
+    recorder = Recorder(builder, loops, target, tape, lambda key: ask({"known": key}).get("counts"))
+    install(builder, loops, recorder.executor)
+    autotuned.install(tape)
+    _gluon(tape)
+    shims.install(payload["target"], tape)
+    answers: dict[str, Any] = {}
+    with Recorded(tape), shims.Presented(tape):
+        module = candidate.load(folder / payload["file"], payload["entry"])
+        entry = getattr(module, payload["entry"])
+        for shape in payload["shapes"]:
+            with torch._C.DisableTorchFunction():
+                arguments = _arguments(shape, folder, space)
+            tape.take()
+            try:
+                entry(*arguments, **payload["parameters"])
+            except Exception as error:
+                answers[shape["name"]] = {"error": _line(error)}
+            else:
+                launches = [event["launch"] for event in tape.take() if "launch" in event]
+                answers[shape["name"]] = {"launches": launches}
+    return {"shapes": answers, "notes": list(tape.notes)}
+
+
+def _arguments(shape: dict[str, Any], folder: Path, space: AddressSpace) -> list[torch.Tensor]:
+    arguments = []
+    for index, layout in enumerate(shape["tensors"]):
+        tensor = torch.empty(layout["sizes"], dtype=getattr(torch, layout["dtype"]))
+        file = shape["values"].get(layout["name"])
+        if file is not None and tensor.numel():
+            data = bytearray((folder / file).read_bytes())
+            tensor.view(torch.uint8).reshape(-1).copy_(torch.frombuffer(data, dtype=torch.uint8))
+        space.name(tensor, layout["name"], real=file is not None, output=index >= shape["inputs"])
+        arguments.append(tensor)
+    return arguments
+
+
+def values(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
+    """Trusted job: the integer inputs of a timing shape, as files of their bytes named like the tensors.
+
+    payload: task (a dump), shape (a dump), family, seed. Floating-point inputs are made too, because a task has one hook
+    for all, and thrown away.
+    """
+    from kopt.evaluate import hooks
+    from kopt.evaluate.tensors import pack
+    from kopt.records import Shape, Task
+
+    task, shape = Task.model_validate(payload["task"]), Shape.model_validate(payload["shape"])
+    made = hooks.load(task).make_inputs(dict(shape.dims), payload["family"], payload["seed"], "cpu")
+    names = steering([{"name": t.name, "dtype": t.dtype, "sizes": list(t.sizes(shape.dims))} for t in task.inputs])
+    for name in names:
+        (folder / f"{name}.values").write_bytes(pack([made[name]]))
+    return {"names": names}
+
+
+def steering(layouts: list[Layout]) -> list[str]:
+    """Tensors whose values can steer a kernel: ids, counts, offsets, tables, masks. Eight-bit integers are operands."""
+    return [item["name"] for item in layouts if item["dtype"] in ("int16", "int32", "int64", "bool")]
+
+
+def _gluon(tape: Tape) -> None:
+    """Gluon kernels are beyond the interpreter: their launches are noted, not counted."""
+    with suppress(ImportError):
+        from triton.experimental.gluon._runtime import GluonJITFunction
+
+        def run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+            bound = dict(zip(self.arg_names, args, strict=False)) | kwargs
+            size = grid(bound) if callable(grid) else grid
+            dims = tuple(int(n) for n in (size if isinstance(size, tuple | list) else (size,)))
+            tape.add({"launch": {"name": self.fn.__name__, "grid": [*dims, 1, 1][:3], "uncounted": "Gluon"}})
+
+        GluonJITFunction.run = run
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,283 @@
+"""Which programs of a launch are run, and the record that comes out of them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from kopt.evaluate.worker.counting.builder import CountingBuilder
+from kopt.evaluate.worker.counting.loops import Depth, Enough, Loops
+from kopt.evaluate.worker.counting.tally import PROGRAM, Span, Tally, Work
+from kopt.evaluate.worker.tape import Tape
+
+EXACT = 3
+"""Programs that are always run; when they agree, the launch is uniform."""
+VARIED = 32
+"""Programs that are looked at, lightly, when they do not."""
+_GOLDEN = 0.6180339887498949
+
+Known = Callable[[str], dict[str, Any] | None]
+
+
+@dataclass
+class Target:
+    """What of the GPU the sampling depends on."""
+
+    sms: int
+    blocks: Mapping[str, int]
+    """Resident blocks per SM by kernel name; 1 for others."""
+    seconds: float
+    """Budget for one launch."""
+
+    def resident(self, kernel: str) -> int:
+        """Programs that run at the same time. Two blocks per SM are enough to see what neighbours share."""
+        return self.sms * min(2, max(1, self.blocks.get(kernel, 1)))
+
+
+
+class Recorder:
+    """Counts every launch of a call; an instance of its `executor` stands for triton's GridExecutor."""
+
+    def __init__(self, builder: CountingBuilder, loops: Loops, target: Target, tape: Tape, known: Known) -> None:
+        self.builder = builder
+        self.loops = loops
+        self.target = target
+        self.tape = tape
+        self.known = known
+        recorder = self
+
+        class Executor:
+            """Called by InterpretedFunction.run in place of running the whole grid."""
+
+            def __init__(self, fn: Any, arg_names: list[str], grid: Any, pre_run_hooks: Any = ()) -> None:
+                self.fn, self.arg_names, self.grid = fn, arg_names, grid
+
+            def __call__(self, *args: Any, **kwargs: Any) -> None:
+                # What runs here is the kernel, not the host function that the shims are for.
+                with torch._C.DisableTorchFunction():
+                    recorder.launch(self.fn, self.grid, args, kwargs)
+
+        self.executor = Executor
+
+    def launch(self, fn: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Count one launch, or take its counts from an earlier identical one."""
+        signature = inspect.getfullargspec(fn).args
+        bound = inspect.getcallargs(fn, *args, **{k: v for k, v in kwargs.items() if k in signature})
+        size = grid(bound) if callable(grid) else grid
+        dims = tuple(int(n) for n in (size if isinstance(size, tuple | list) else (size,)))
+        dims = (*dims, 1, 1)[:3]
+        key = self._key(fn, dims, bound)
+        counted = self.known(key)
+        if counted is None:
+            counted = self._count(fn, dims, bound)
+        buffers = self._buffers(bound)
+        sizes = {buffer.name: buffer.nbytes for buffer in buffers}
+        self.tape.add({"launch": {"name": fn.__name__, "grid": dims, "key": key, "buffers": sizes, "counts": counted}})
+        for buffer in buffers:
+            # Outputs of a kernel were never computed; what later launches read from them is unknown.
+            buffer.written = buffer.written or buffer.name in counted["stores"]
+
+    def _count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
+        started = time.perf_counter()
+        annotations = {n: str(a) for n, a in fn.__annotations__.items()}
+        arguments = {n: v if "constexpr" in annotations.get(n, "") else self._cvt(v) for n, v in bound.items()}
+        programs = dims[0] * dims[1] * dims[2]
+        resident = self.target.resident(fn.__name__)
+        self.builder.set_grid_dim(*dims)
+
+        def run(index: int, depth: Depth) -> Tally:
+            return self._program(fn, arguments, dims, index, depth)
+
+        def spent(share: float) -> bool:
+            return time.perf_counter() - started > share * self.target.seconds
+
+        if programs == 0:
+            return {"programs": 0, "stores": []}
+        order = _spread(programs)
+        tallies: list[Tally] = []
+        for index in order[:EXACT]:
+            tallies.append(run(index, Depth("exact")))
+            if spent(0.5):
+                break
+        varied = len({(t.flops(), t.bytes()) for t in tallies}) > 1
+        light: list[Tally] = []
+        if varied:
+            for index in order[EXACT:VARIED]:
+                light.append(run(index, Depth("light")))
+                if spent(0.6):
+                    break
+        stop = _hottest(tallies[0])
+        window = self._window(min(programs, resident), programs, run, stop, spent)
+        return summary(programs, tallies, light, window)
+
+    def _program(self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth) -> Tally:
+        """Run one program; x is the fastest dimension of a grid, as on the hardware."""
+        x, rest = index % dims[0], index // dims[0]
+        self.builder.set_grid_idx(x, rest % dims[1], rest // dims[1])
+        tally = self.builder.tally = Tally()
+        if depth.kind == "window":
+            tally.window = {}
+        self.loops.depth, self.loops.iterations = depth, 0
+        try:
+            with np.errstate(all="ignore"):
+                fn(**arguments)
+        except Enough:
+            pass
+        return tally
+
+    def _window(
+        self,
+        size: int,
+        programs: int,
+        run: Callable[[int, Depth], Tally],
+        stop: Span | None,
+        spent: Callable[[float], bool],
+    ) -> dict[str, Any]:
+        """What neighbouring programs that run at the same time share, by buffer: distinct over loaded sectors."""
+        first = programs // size // 2 * size
+        first = min(first, programs - size)
+        loaded: Counter[str] = Counter()
+        tiles: dict[str, dict[Any, Any]] = {}
+        ran = 0
+        for index in range(first, first + size):
+            tally = run(index, Depth("window", stop=stop))
+            ran += 1
+            loaded.update(tally.window_sum)
+            for name, found in (tally.window or {}).items():
+                mine = tiles.setdefault(name, {})
+                for key, ids in found.items():
+                    mine[(index, *key) if key[1] < 0 else key] = ids
+            if spent(1.0):
+                break
+        distinct = {name: int(np.unique(np.concatenate(list(found.values()))).size) for name, found in tiles.items()}
+        unknown = {name for name, found in tiles.items() if any(len(key) > 3 for key in found)}
+        shared = {name: 1.0 if name in unknown else distinct[name] / loaded[name] for name in distinct}
+        return {"programs": ran, "of": size, "reuse": shared}
+
+    def _buffers(self, bound: dict[str, Any]) -> list[Any]:
+        found = []
+        for value in bound.values():
+            tensor = getattr(value, "base", value)
+            if hasattr(tensor, "untyped_storage"):
+                found.append(self.builder.space.of(tensor))
+        return found
+
+    def _cvt(self, value: Any) -> Any:
+        """A launch argument as the interpreter sees it, with made-up addresses."""
+        if isinstance(value, TensorDescriptor):
+            return interpreter.interpreter_semantic.make_tensor_descriptor(
+                base=self._cvt(value.base),
+                shape=[self._cvt(s) for s in value.shape],
+                strides=[*(self._cvt(s) for s in value.strides[:-1]), tl.constexpr(1)],
+                block_shape=[tl.constexpr(b) for b in value.block_shape],
+                padding_option=value.padding,
+            )
+        if isinstance(value, tuple):
+            items = [self._cvt(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        tensor = getattr(value, "base", value)  # a TensorWrapper reinterprets the dtype of its base
+        if hasattr(tensor, "untyped_storage"):
+            kind = tl.str_to_ty(_mangled(value), None)
+            handle = interpreter.TensorHandle(np.array([self.builder.space.address(tensor)], dtype=np.uint64), kind)
+            return tl.tensor(handle, kind)
+        return interpreter._implicit_cvt(value)
+
+    def _key(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> str:
+        """Identity of what the counts depend on: everything but warps and stages."""
+        parts = [fn.__name__, inspect.getsource(fn), dims, self.target.resident(fn.__name__)]
+        parts += [(name, self._describe(value)) for name, value in bound.items()]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+    def _describe(self, value: Any) -> Any:
+        if isinstance(value, TensorDescriptor):
+            fields = (value.shape, value.strides, value.block_shape, value.padding)
+            return ["descriptor", *map(str, fields), self._describe(value.base)]
+        tensor = getattr(value, "base", value)
+        if hasattr(tensor, "untyped_storage"):
+            buffer = self.builder.space.of(tensor)
+            return [buffer.name, str(value.dtype), buffer.nbytes, int(tensor.storage_offset()), buffer.written]
+        return repr(value)
+
+
+def _mangled(value: Any) -> str:
+    from triton.runtime.jit import mangle_type
+
+    return str(mangle_type(value))
+
+
+def _spread(programs: int) -> list[int]:
+    """Program numbers from the middle outwards at irrational steps: no period of the grid can hide from them."""
+    picks = dict.fromkeys(int(((i + 0.5) * _GOLDEN) % 1.0 * programs) for i in range(VARIED))
+    return list(dict.fromkeys((programs // 2, programs - 1, *picks)))
+
+
+def _hottest(tally: Tally) -> Span | None:
+    """The loop that loads at least half of what the program loads."""
+    total = sum(work.loaded() for work in tally.work.values())
+    span, work = max(tally.work.items(), key=lambda item: item[1].loaded())
+    return span if span != PROGRAM and total and work.loaded() >= 0.5 * total else None
+
+
+def summary(programs: int, tallies: list[Tally], light: list[Tally], window: dict[str, Any]) -> dict[str, Any]:
+    """The record of one launch: means over the sampled programs, loop by loop."""
+    everyone = tallies + light
+    spans = sorted({span for tally in everyone for span in tally.work})
+    works = [(span, [t.work[span] for t in everyone if span in t.work]) for span in spans]
+    share = 1.0 / len(everyone)
+    branches: Counter[Span] = Counter()
+    for tally in everyone:
+        for span, times in tally.spans.items():
+            branches[span] += times * share  # type: ignore[assignment]
+    load = [t.flops() or t.bytes() or t.elements() or 1.0 for t in everyone]
+    mean = sum(load) * share
+    return {
+        "programs": programs,
+        "sampled": len(everyone),
+        "loops": [_loop(span, found, share, window["reuse"]) for span, found in works],
+        "spans": [[*span, times] for span, times in sorted(branches.items())],
+        "stores": sorted({n for t in everyone for w in t.work.values() for n, d, _ in w.traffic if d != "load"}),
+        "work": {"max": max(load) / mean, "cv": float(np.std(load)) / mean},
+        "window": {"programs": window["programs"], "of": window["of"]},
+        "complete": not light and not any(t.truncated for t in tallies),
+        "warnings": sorted(set().union(*(t.warnings for t in everyone))),
+    }
+
+
+def _loop(span: Span, works: list[Work], share: float, reuse: dict[str, float]) -> dict[str, Any]:
+    mma: Counter[Any] = Counter()
+    operations: Counter[str] = Counter()
+    traffic: dict[Any, list[float]] = {}
+    for work in works:
+        mma.update(work.mma)
+        operations.update(work.operations)
+        for route, amount in work.traffic.items():
+            sums = traffic.setdefault(route, [0.0] * 4)
+            sums[:] = [a + b for a, b in zip(sums, amount, strict=True)]
+    return {
+        "lines": list(span),
+        "executions": sum(w.executions for w in works) * share,
+        "mma": [
+            {"a": a, "b": b, "m": m, "n": n, "k": k, "count": c * share} for (a, b, m, n, k), c in sorted(mma.items())
+        ],
+        "operations": {kind: elements * share for kind, elements in sorted(operations.items())},
+        "traffic": [
+            {
+                "buffer": name, "direction": direction, "feed": feed, "requests": amount[0] * share,
+                "bytes": amount[1] * share, "sectors": amount[2] * share, "lines": amount[3] * share,
+                "reuse": reuse.get(name, 1.0) if direction == "load" else 1.0,
+            }
+            for (name, direction, feed), amount in sorted(traffic.items())
+        ],
+    }  # fmt: skip

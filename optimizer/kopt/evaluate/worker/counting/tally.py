@@ -1,0 +1,99 @@
+"""What one program did, loop by loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from kopt.evaluate.worker.counting.arrays import Array
+from kopt.evaluate.worker.counting.memory import Buffer, lines
+
+Span = tuple[int, int]
+"""First and last source line; (0, 0) is the whole program."""
+Mma = tuple[str, str, int, int, int]
+"""Element types of A and B, then M, N, K of one tl.dot."""
+Route = tuple[str, str, str]
+"""Buffer, direction (load, store, atomic), feed (pointer, descriptor)."""
+
+PROGRAM: Span = (0, 0)
+
+
+@dataclass
+class Work:
+    """What happened directly inside one loop body (or outside all loops), summed over its executions."""
+
+    executions: float = 0.0
+    mma: Counter[Mma] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
+    """Elements by class: float, special (exp, log, division, ...), convert, int, reduce, extern."""
+    traffic: dict[Route, list[float]] = field(default_factory=dict)
+    """[requests, bytes, sectors, lines]"""
+
+    def loaded(self) -> float:
+        return sum(amount[1] for (_, direction, _), amount in self.traffic.items() if direction == "load")
+
+
+class Tally:
+    """The counts of one program; `weight` is how many executions the present one stands for."""
+
+    def __init__(self) -> None:
+        self.weight = 1.0
+        self.work: dict[Span, Work] = {PROGRAM: Work(executions=1.0)}
+        self.spans: Counter[Span] = Counter()
+        """Executions of branches and helper functions, for mapping instructions to how often they ran."""
+        self.here = self.work[PROGRAM]
+        self.stack: list[Span] = []
+        self.window: dict[str, dict[tuple[int, int, int], Array]] | None = None
+        """When set: the distinct tiles loaded, by buffer."""
+        self.window_sum: Counter[str] = Counter()
+        self.warnings: set[str] = set()
+        self.truncated = False
+        # Seen since the outermost loop iteration began; they forbid leaving iterations out.
+        self.steered = 0
+        self.nested = 0
+
+    def enter(self, span: Span) -> None:
+        self.stack.append(span)
+        self.here = self.work.setdefault(span, Work())
+        self.nested += 1
+
+    def leave(self) -> None:
+        self.stack.pop()
+        self.here = self.work[self.stack[-1] if self.stack else PROGRAM]
+
+    def mma(self, a: str, b: str, m: int, n: int, k: int, batch: int = 1) -> None:
+        self.here.mma[a, b, m, n, k] += self.weight * batch  # type: ignore[assignment]
+
+    def operation(self, kind: str, elements: int) -> None:
+        self.here.operations[kind] += self.weight * elements  # type: ignore[assignment]
+
+    def access(
+        self, buffer: Buffer | None, direction: str, feed: str, nbytes: int, ids: Array, unknown: bool = False
+    ) -> None:
+        """One access; `unknown` addresses are counted, but say nothing about what neighbours share."""
+        name = "?" if buffer is None else buffer.name
+        amount = self.here.traffic.setdefault((name, direction, feed), [0.0, 0.0, 0.0, 0.0])
+        weight = self.weight
+        amount[0] += weight
+        amount[1] += weight * nbytes
+        amount[2] += weight * ids.size
+        amount[3] += weight * lines(ids)
+        if self.window is not None and direction == "load" and ids.size:
+            self.window_sum[name] += ids.size
+            tiles = self.window.setdefault(name, {})
+            key = (len(tiles), -1, -1) if unknown else (int(ids[0]), int(ids[-1]), ids.size)
+            tiles[key] = ids
+
+    def warn(self, text: str) -> None:
+        self.warnings.add(text)
+
+    # Totals by which programs are compared.
+
+    def flops(self) -> float:
+        return sum(2.0 * m * n * k * count for work in self.work.values() for (_, _, m, n, k), count in work.mma.items())
+
+    def bytes(self) -> float:
+        return sum(amount[1] for work in self.work.values() for amount in work.traffic.values())
+
+    def elements(self) -> float:
+        return sum(sum(work.operations.values()) for work in self.work.values())
