@@ -56,6 +56,7 @@ def produce(a_desc, b_desc, a_ring, b_ring, filled, freed, tiles_m, tiles_n, til
     HALF_M: gl.constexpr = a_desc.block_type.shape[0]
     BLOCK_N: gl.constexpr = b_desc.block_type.shape[0]
     BLOCK_K: gl.constexpr = b_desc.block_type.shape[1]
+    gl.assume(tiles_k > 0)
     stage = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
@@ -104,6 +105,7 @@ def consume(
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 256 // a_ring.dtype.primitive_bitwidth]
     )
+    gl.assume(tiles_k > 0)
     stage = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
@@ -153,7 +155,6 @@ def gluon_ws_kernel(
     tiles_m = gl.cdiv(M, BLOCK_M)
     tiles_n = gl.cdiv(N, BLOCK_N)
     tiles_k = gl.cdiv(K, BLOCK_K)
-    gl.assume(tiles_k > 0)
     # Three warp groups of at most 168 registers a thread (65536 / 384); the TMA warp gives most of its own away.
     gl.warp_specialize(
         [
