@@ -1,0 +1,206 @@
+"""Compiles IR that untrusted processes hand over, each once, in clean children, as many at a time as there are cores.
+
+Results are kept by content: IR, options, architecture and toolchain. So two trials with the same kernel, or an unchanged
+file that is checked again, cost nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate.occupancy import occupancy
+from kopt.evaluate.workers import Workers
+from kopt.machine.products import Product
+from kopt.records import KernelFacts
+
+DEADLINE = 120.0
+"""Seconds a compilation may take; what takes longer is no kernel that a loop can work with."""
+_LARGEST_IR = 16 << 20
+_OPTIONS = frozenset(
+    "num_warps num_ctas num_stages maxnreg enable_fp_fusion enable_reflect_ftz launch_cooperative_grid launch_pdl debug "
+    "sanitize_overflow max_num_imprecise_acc_default sched4reg clc "
+    "warp_size".split()
+)
+"""Options of Triton's CUDA backend that change only the code. The others name files, or instrument a kernel."""
+_HARMLESS = frozenset(
+    "default_dot_input_precision supported_fp8_dtypes arch backend_name ptx_version instrumentation_mode extern_libs allowed_dot_input_precisions ir_override "
+    "deprecated_fp8_dot_operand_dtypes fpsan_homomorphic_casts min_shared_mem ptx_options".split()
+)
+"""Known options that stay behind, as long as they are empty or what Triton sets by itself."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What became of one kernel. Either `error` is empty or nothing else is there."""
+
+    id: str
+    """Of the compilation: SHA-256 over everything that goes into it."""
+    metadata: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    """Fields of KernelFacts that do not depend on the product."""
+    cubin: str = ""
+    """SHA-256 of the cubin."""
+    error: str = ""
+    kind: str = ""
+    """Of the error: "ptxas", "passes" or "options"."""
+
+    @property
+    def line(self) -> str:
+        """The source line that the compiler blames, or ""."""
+        found = re.search(r'kernel\.py"?:(\d+)', self.error)
+        return found.group(1) if found else ""
+
+    def on(self, product: Product, arch: int) -> KernelFacts:
+        """The facts as they stand on one product."""
+        warps, shared = int(self.metadata["num_warps"]), int(self.metadata.get("shared") or 0)
+        blocks, limit = occupancy(product, registers=int(self.facts["registers"]), warps=warps, shared=shared)
+        return KernelFacts(
+            id=self.cubin,
+            name=str(self.metadata["name"]),
+            arch=arch,
+            warps=warps,
+            stages=int(self.metadata.get("num_stages") or 0),
+            ctas=int(self.metadata.get("num_ctas") or 1),
+            shared=shared,
+            shared_limit=product.shared_per_block,
+            occupancy=blocks,
+            occupancy_limit=limit,
+            **self.facts,
+        )
+
+
+class Compiler:
+    """Thread-safe. `store` is a folder that untrusted processes cannot write to."""
+
+    def __init__(self, workers: Workers, store: Path) -> None:
+        self._workers = workers
+        self._store = store / "compiled"
+        self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="compile")
+        self._lock = threading.Lock()
+        self._futures: dict[str, Future[Compiled]] = {}
+
+    @cached_property
+    def _toolchain(self) -> str:
+        return self._workers.toolchain().model_dump_json()
+
+    def submit(self, question: Mapping[str, Any], arch: int) -> str:
+        """Begin to compile what an untrusted process asks for; the id to ask for the result with."""
+        text, extension = question.get("compile"), question.get("ext")
+        options, metadata = question.get("options"), question.get("metadata")
+        if not isinstance(text, str) or len(text) > _LARGEST_IR or extension not in ("ttir", "ttgir", "glir"):
+            return self._refuse("the worker asked for a compilation that makes no sense")
+        if not isinstance(options, dict) or not isinstance(metadata, dict):
+            return self._refuse("the worker asked for a compilation that makes no sense")
+        if wrong := _unsupported(options):
+            return self._refuse(f"compiler option {wrong} is not supported")
+        payload = {
+            "ir": text,
+            "ext": extension,
+            "gluon": bool(question.get("gluon")),
+            "options": {key: value for key, value in options.items() if key in _OPTIONS},
+            "metadata": {key: metadata[key] for key in ("tensordesc_meta",) if key in metadata},
+            "arch": arch,
+        }
+        id = hashlib.sha256(f"{self._toolchain}\n{json.dumps(payload, sort_keys=True)}".encode()).hexdigest()
+        with self._lock:
+            if id not in self._futures:
+                self._futures[id] = self._pool.submit(self._compile, id, payload)
+        return id
+
+    def result(self, id: str) -> Compiled:
+        """Wait for a compilation. HarnessError when the workers broke."""
+        with self._lock:
+            future = self._futures.get(id)
+        return future.result() if future else Compiled(id, {}, {}, error="no such compilation", kind="options")
+
+    def cubin(self, sha: str) -> Path:
+        """Where the cubin with this SHA-256 lies."""
+        return self._store / f"{sha}.cubin"
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _refuse(self, why: str) -> str:
+        id = hashlib.sha256(why.encode()).hexdigest()
+        with self._lock:
+            future: Future[Compiled] = self._futures.setdefault(id, Future())
+            if not future.done():
+                future.set_result(Compiled(id, {}, {}, error=why, kind="options"))
+        return id
+
+    def _compile(self, id: str, payload: Mapping[str, Any]) -> Compiled:
+        if (kept := self._load(id)) is not None:
+            return kept
+        self._store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="compile-", dir=self._store) as name:
+            folder = Path(name)
+            reply = self._workers.run(
+                "compile", "kopt.evaluate.worker.compile:run", payload, folder=folder, deadline=DEADLINE, trusted=True
+            )
+            value = reply.value if reply.ok else {"error": {"kind": "passes", "message": _died(reply)}}
+            if error := value.get("error"):
+                said = _diagnostics(reply.output)
+                message = f"{said} ({error['message']})" if said else error["message"]
+                return Compiled(id, {}, {}, error=message, kind=error["kind"])
+            image = folder / "kernel.cubin"
+            sha = hashlib.sha256(image.read_bytes()).hexdigest()
+            os.replace(image, self.cubin(sha))
+            compiled = Compiled(id, value["metadata"], value["facts"], cubin=sha)
+            self._save(compiled, folder)
+        return compiled
+
+    def _load(self, id: str) -> Compiled | None:
+        try:
+            kept = json.loads((self._store / f"{id}.json").read_text())
+            compiled = Compiled(id, kept["metadata"], kept["facts"], kept["cubin"])
+            return compiled if self.cubin(compiled.cubin).is_file() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not there, or torn: compiled again
+
+    def _save(self, compiled: Compiled, folder: Path) -> None:
+        with suppress(OSError):  # a full disk costs a repetition, not the result
+            draft = folder / "result.json"
+            draft.write_text(
+                json.dumps({"metadata": compiled.metadata, "facts": compiled.facts, "cubin": compiled.cubin})
+            )
+            shutil.move(draft, self._store / f"{compiled.id}.json")
+
+
+def _unsupported(options: Mapping[str, Any]) -> str:
+    """The first option that would make a trusted process read files or run other code, or ""."""
+    for key, value in options.items():
+        if key in _OPTIONS:
+            continue
+        if key in ("ir_override", "ptx_options", "instrumentation_mode", "min_shared_mem") and value:
+            return f"{key}={value!r}"
+        if key == "extern_libs" and any("libdevice" not in str(name) for name, *_ in value or ()):
+            return f"{key}={value!r}"
+        if key not in _HARMLESS:
+            return repr(key)
+    return ""
+
+
+def _died(reply: Any) -> str:
+    return f"the compiler {'took too long' if reply.outcome == 'timeout' else 'crashed'}: {reply.error}"
+
+
+_DIAGNOSTIC = re.compile(r"^(?:loc\()?\"?([^\s\"]*kernel\.\w+)\"?:(\d+):\d+\)?: error: (.+)$", re.MULTILINE)
+
+
+def _diagnostics(output: str) -> str:
+    """The first error that MLIR printed, with its place, in one line."""
+    found = _DIAGNOSTIC.search(output)
+    return f"kernel.py:{found.group(2)}: {found.group(3).strip()[:200]}" if found else ""

@@ -1,0 +1,134 @@
+"""Whether the work was done the way the task asks, decided from what ran: recompiled SASS, launches, ATen operations.
+
+A pure function over facts. Source text plays no part: `.to(tl.bfloat16)` in an epilogue is as common as it is innocent,
+and a kernel called fp8_gemm can multiply anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from kopt.records import Finding, KernelFacts, LaunchFacts, Shape, Status, Task
+
+LIBRARY = re.compile(
+    r"^(?:mm|bmm|addmm|addbmm|baddbmm|matmul|mv|addmv|dot|linear|einsum|_int_mm|_scaled_mm\w*|_scaled_grouped_mm\w*|"
+    r"_grouped_mm|_weight_\w*mm\w*|\w*convolution\w*|cudnn_\w+|\w*scaled_dot_product\w*|_\w*flash_attention\w*|"
+    r"_efficient_attention\w*|_cslt_sparse_mm\w*|_sparse_\w*mm\w*)$"
+)
+"""ATen operations that a vendor library does the work of."""
+BULK = 1 << 20
+"""Elements from which an ATen operation beside the kernels is worth a warning."""
+_FREE = re.compile(r"^(?:empty\w*|new_empty\w*|_local_scalar_dense|.*view.*|t|transpose|permute|slice|select|as_strided|"
+                   r"expand|unsqueeze|squeeze|detach|alias|split\w*|unbind|_reshape_alias|narrow|lift_fresh)$")  # fmt: skip
+
+_FP8 = re.compile(r"^(?:QGMMA|QMMA|UTCQMMA)(?:\.|$)")
+_HALF = re.compile(r"^(?:HGMMA|HMMA|UTCHMMA)(?:\.|$)")
+_UNPACKED = re.compile(r"^HMMA\.(?!.*(?:BF16|TF32))")
+"""What the compiler itself falls back to below 64 rows on sm_90 and sm_100: FP8 unpacked to fp16."""
+
+
+def findings(
+    task: Task,
+    calls: Mapping[str, Sequence[LaunchFacts]],
+    kernels: Mapping[str, KernelFacts],
+    aten: Mapping[str, Mapping[str, tuple[int, int]]],
+) -> Iterator[Finding]:
+    """Findings for every timing shape. `aten` is, by shape and operation, its count and its largest tensor's elements."""
+    for shape in task.timing:
+        launches = [launch for launch in calls.get(shape.name, ()) if launch.programs > 0]
+        ran = {launch.kernel: kernels[launch.kernel] for launch in launches if launch.kernel in kernels}
+        operations = aten.get(shape.name, {})
+        yield from _library(task, shape, operations)
+        if not launches:
+            yield _rejected("provenance.launch", "no kernel is launched", shape)
+            continue
+        yield from _matrix_instructions(task, shape, list(ran.values()))
+        yield from _bulk(shape, operations)
+
+
+def _library(task: Task, shape: Shape, operations: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    if not task.provenance.library and (used := sorted(name for name in operations if LIBRARY.match(name))):
+        yield _rejected("provenance.library", f"the host calls {', '.join('aten::' + n for n in used)}", shape)
+
+
+def _matrix_instructions(task: Task, shape: Shape, ran: Sequence[KernelFacts]) -> Iterator[Finding]:
+    wanted = task.provenance.mma
+    if wanted in ("any", "none"):
+        return
+    covered = task.needs_mma(shape)
+    pattern = _FP8 if wanted == "fp8" else _HALF
+    right = {opcode for kernel in ran for opcode in kernel.mma if pattern.match(opcode)}
+    for kernel in ran:
+        wrong = sorted(opcode for opcode in kernel.mma if not pattern.match(opcode))
+        if not wrong:
+            continue
+        unpacked = wanted == "fp8" and all(_UNPACKED.match(opcode) for opcode in wrong)
+        if unpacked and not covered:
+            yield Finding(
+                rule="provenance.unpacked",
+                message=f"{kernel.name} multiplies with {_some(wrong)}: below 64 rows the compiler unpacks FP8 to fp16",
+                shape=shape.name,
+            )
+        elif covered:
+            yield _rejected(
+                "provenance.precision",
+                f"{kernel.name} multiplies with {_some(wrong)} where the task asks for {wanted} matrix instructions",
+                shape,
+            )
+        else:
+            yield Finding(
+                rule="provenance.precision",
+                message=f"{kernel.name} multiplies with {_some(wrong)}, not with {wanted} matrix instructions",
+                shape=shape.name,
+            )
+    if covered and not right:
+        names = ", ".join(sorted({kernel.name for kernel in ran})) or "no compiled kernel"
+        yield _rejected("provenance.mma", f"no {wanted} matrix instruction in {names}", shape)
+
+
+def _bulk(shape: Shape, operations: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    bulk = sorted(
+        n for n, (_, most) in operations.items() if most >= BULK and not _FREE.match(n) and not LIBRARY.match(n)
+    )
+    if bulk:
+        yield Finding(
+            rule="provenance.aten",
+            message=f"the host moves whole tensors with {', '.join('aten::' + n for n in bulk)} beside the kernels",
+            shape=shape.name,
+        )
+
+
+def _rejected(rule: str, message: str, shape: Shape) -> Finding:
+    return Finding(rule=rule, message=message, status=Status.REJECTED, shape=shape.name)
+
+
+def _some(opcodes: Sequence[str]) -> str:
+    return ", ".join(opcodes[:2]) + (", ..." if len(opcodes) > 2 else "")
+
+
+def probe_findings(probes: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Findings over the kinds of work that were done with a fresh input, the same, a rewritten one, other callers."""
+    if not probes:
+        return
+    fresh = _work(probes["fresh"])
+    for circumstance, words in (("same", "the same input again"), ("rewritten", "an input rewritten in place")):
+        if missing := fresh - _work(probes[circumstance]):
+            yield Finding(
+                rule="probe.memoised",
+                message=f"with {words} it skips {', '.join(sorted(missing))}, which a fresh input needs",
+                status=Status.REJECTED,
+            )
+            return
+    callers = [set(probes[c]) for c in ("rewritten", "benchmark", "test_correctness")]
+    if differing := set.union(*callers) - set.intersection(*callers):
+        yield Finding(
+            rule="probe.sniffing",
+            message=f"what it does depends on its caller's name: {', '.join(sorted(differing))}",
+            status=Status.REJECTED,
+        )
+
+
+def _work(kinds: Sequence[str]) -> set[str]:
+    """Kernels, and operations that do more than look at a tensor or make room for one."""
+    return {kind for kind in kinds if not (kind.startswith("aten ") and _FREE.match(kind[5:]))}

@@ -1,0 +1,301 @@
+"""Stage "trace": what the candidate launches on the target, compiled for it without one.
+
+An untrusted child runs the entry on a stub device and hands over IR and launches; clean children compile the IR; what
+is decided here rests on their SASS. Then come the rules that a real launch would enforce, and those of provenance.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate import launches as launch_rules
+from kopt.evaluate import provenance
+from kopt.evaluate.compilation import Compiled, Compiler
+from kopt.evaluate.stage import Case, Earlier
+from kopt.evaluate.workers import Reply, Workers
+from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, StageResult, Status, digest
+
+DEADLINE = 60.0
+"""Seconds for importing the candidate and calling its entry; compilations are not charged to it."""
+REPEATS = 3
+"""Calls after the first, of which the last stands for the steady state and the median is the host time."""
+_JOB = "kopt.evaluate.worker.trace:run"
+_COMPILER_ERRORS = frozenset(
+    "CompilationError CompileTimeAssertionFailure UnsupportedLanguageConstruct PTXASError OutOfResources "
+    "AutotunerError".split()
+)
+
+
+@dataclass
+class _Facts:
+    """What is known of one case, filled as it is read."""
+
+    findings: list[Finding] = field(default_factory=list)
+    kernels: dict[str, KernelFacts] = field(default_factory=dict)
+    calls: dict[str, tuple[LaunchFacts, ...]] = field(default_factory=dict)
+    aten: dict[str, dict[str, int]] = field(default_factory=dict)
+    host_us: dict[str, float] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Trace:
+    """Thread-safe. `store` is a folder out of reach of untrusted processes: compilations are kept there."""
+
+    name = "trace"
+
+    def __init__(self, workers: Workers, store: Path, *, deadline: float = DEADLINE) -> None:
+        self._workers = workers
+        self._store = store
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._compilers: Compiler | None = None
+        self._probed: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def compiler(self) -> Compiler:
+        """Made when first needed: it starts the worker processes."""
+        with self._lock:
+            if self._compilers is None:
+                self._compilers = Compiler(self._workers, self._store)
+            return self._compilers
+
+    def run(self, case: Case, earlier: Earlier) -> StageResult:
+        started = time.perf_counter()
+        facts = _Facts()
+        self._trace(case, facts)
+        failed = any(f.status for f in facts.findings)
+        return StageResult(
+            stage=self.name,
+            outcome=Outcome.FAILED if failed else Outcome.PASSED,
+            facts={
+                "kernels": {
+                    id: kernel.model_dump(mode="json", exclude={"lines", "hot_lines"})
+                    for id, kernel in facts.kernels.items()
+                },
+                "calls": {s: [launch.model_dump(mode="json") for launch in c] for s, c in facts.calls.items()},
+                "aten": facts.aten,
+                "host_us": facts.host_us,
+                "probes": facts.probes,
+                "notes": facts.notes,
+            },
+            findings=tuple(facts.findings),
+            seconds=time.perf_counter() - started,
+            artifacts={"kernels": facts.kernels, "calls": facts.calls},
+        )
+
+    def _trace(self, case: Case, facts: _Facts) -> None:
+        key = digest(case.source) + case.task.sha + case.target.key
+        probes = self._probed.get(key)
+        reply = self._work(case, wait=False, probe=probes is None)
+        if reply.ok and reply.value.get("again"):
+            reply = self._work(case, wait=True, probe=probes is None)
+        if not reply.ok:
+            facts.findings.append(_unfinished(reply))
+            return
+        try:
+            report = _checked(reply.value)
+        except (KeyError, TypeError, ValueError) as error:
+            line = f"the worker's report makes no sense ({type(error).__name__}): the candidate interfered with it"
+            facts.findings.append(Finding(rule="trace.report", message=line, status=Status.REJECTED))
+            return
+        facts.notes.extend(report["notes"])
+        if error := report["error"]:
+            facts.findings.append(_raised(error))
+        self._read(case, report, facts)
+        if error:
+            return
+        facts.findings.extend(_swallowed(report["swallowed"]))
+        if probes is None:
+            probes = report["probes"]
+            if not any(f.status for f in facts.findings):
+                self._probed[key] = probes
+        facts.probes = dict(probes)
+        facts.findings.extend(provenance.probe_findings(probes))
+
+    def _work(self, case: Case, *, wait: bool, probe: bool) -> Reply:
+        task = case.task
+        payload = {
+            "source": "kernel.py",
+            "entry": task.entry,
+            "target": case.target.key,
+            "parameters": dict(case.parameters),
+            "shapes": [
+                {
+                    "name": shape.name,
+                    "tensors": [{"sizes": t.sizes(shape.dims), "dtype": t.dtype, "role": t.role} for t in task.tensors],
+                }
+                for shape in task.timing
+            ],
+            "wait": wait,
+            "probe": probe,
+            "repeats": REPEATS,
+        }
+        compiler, arch = self.compiler, case.target.arch
+
+        def answer(question: dict[str, Any]) -> dict[str, Any]:
+            if "compile" in question:
+                return {"id": compiler.submit(question, arch)}
+            return {"results": {str(id): _told(compiler.result(str(id))) for id in question.get("results", ())}}
+
+        with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
+            folder = Path(name)
+            (folder / "kernel.py").write_text(case.source)
+            return self._workers.run("compile", _JOB, payload, folder=folder, deadline=self._deadline, on_ask=answer)
+
+    def _read(self, case: Case, report: Mapping[str, Any], facts: _Facts) -> None:
+        """Turn events into launches and kernels, and check them against the rules."""
+        aten: dict[str, dict[str, tuple[int, int]]] = {}
+        every: dict[str, list[LaunchFacts]] = {}
+        for shape in case.task.timing:
+            seen = report["shapes"].get(shape.name)
+            if seen is None:
+                continue
+            steady = self._launches(case, shape.name, seen["steady"], facts)
+            # A first call that does more (a graph captured, a workspace zeroed) is not what repeats; one that does all
+            # the work is memoisation, which the rules must see.
+            every[shape.name] = [*steady, *self._launches(case, shape.name, seen["first"], facts)]
+            facts.calls[shape.name] = tuple(steady)
+            facts.aten[shape.name] = dict(Counter(e["aten"] for e in seen["steady"] if "aten" in e))
+            aten[shape.name] = _operations([*seen["first"], *seen["steady"]])
+            if seen["host_us"] is not None:
+                facts.host_us[shape.name] = round(seen["host_us"], 1)
+        if report["error"] is None:
+            facts.findings.extend(provenance.findings(case.task, every, facts.kernels, aten))
+
+    def _launches(
+        self, case: Case, shape: str, events: Sequence[Mapping[str, Any]], facts: _Facts
+    ) -> list[LaunchFacts]:
+        found = []
+        for event in events:
+            if "launch" not in event:
+                continue
+            compiled = self.compiler.result(event["launch"])
+            if compiled.error:
+                _once(facts.findings, _refused(compiled, shape))
+            else:
+                if compiled.cubin not in facts.kernels:
+                    facts.kernels[compiled.cubin] = compiled.on(case.target, case.target.arch)
+                for rule, message in launch_rules.violations(event, compiled, case.target):
+                    _once(
+                        facts.findings,
+                        Finding(rule=rule, message=message, status=Status.COMPILE_ERROR, shape=shape),
+                    )
+            x, y, z = event["grid"]
+            found.append(LaunchFacts(kernel=compiled.cubin, name=event["name"], grid=(x, y, z)))
+        return found
+
+
+def _told(compiled: Compiled) -> dict[str, Any]:
+    """What a worker may know of a compilation."""
+    if compiled.error:
+        return {"error": {"kind": compiled.kind, "message": compiled.error}}
+    facts = {key: compiled.facts[key] for key in ("registers", "spill_stores", "spill_loads")}
+    return {"metadata": dict(compiled.metadata), "facts": facts}
+
+
+def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The report with every field of the form it should have; it comes from a process that ran the candidate."""
+    shapes = {
+        str(name): {
+            "first": [_event(e) for e in seen["first"]],
+            "steady": [_event(e) for e in seen["steady"]],
+            "host_us": None if seen["host_us"] is None else float(seen["host_us"]),
+        }
+        for name, seen in value["shapes"].items()
+    }
+    probes = {str(name): [str(kind) for kind in kinds] for name, kinds in value["probes"].items()}
+    return {
+        "shapes": shapes,
+        "probes": probes,
+        "notes": [str(note)[:300] for note in value["notes"][:20]],
+        "swallowed": [_exception(e) for e in value["swallowed"][:20]],
+        "error": _exception(value["error"]) if value["error"] else None,
+    }
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    if "aten" in event:
+        return {"aten": str(event["aten"]), "elements": int(event["elements"])}
+    x, y, z = map(int, event["grid"])
+    descriptors = [
+        {
+            "address": int(d["address"]),
+            "itemsize": int(d["itemsize"]),
+            "strides": [int(s) for s in d["strides"]],
+        }
+        for d in event["descriptors"]
+    ]
+    return {
+        "launch": str(event["launch"]),
+        "name": str(event["name"])[:200],
+        "grid": (x, y, z),
+        "allocator": bool(event["allocator"]),
+        "descriptors": descriptors,
+    }
+
+
+def _exception(error: Mapping[str, Any]) -> dict[str, str]:
+    line = error.get("line")
+    return {
+        "type": str(error["type"])[:100],
+        "message": str(error["message"])[:400],
+        "place": f"line {int(line)}" if line else "",
+        "shape": str(error.get("shape", "")),
+    }
+
+
+def _operations(events: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for event in events:
+        if "aten" in event:
+            count, most = found.get(event["aten"], (0, 0))
+            found[event["aten"]] = (count + 1, max(most, event["elements"]))
+    return found
+
+
+def _unfinished(reply: Reply) -> Finding:
+    """The child did not get to report: a deadline, memory, a crash, or a file that cannot be imported."""
+    place = f"line {reply.value['line']}" if reply.value.get("line") else ""
+    message = str(reply.value.get("message") or reply.error)
+    if reply.outcome == "timeout":
+        return Finding(rule="trace.timeout", message=message, status=Status.TIMEOUT, place=place)
+    status = Status.COMPILE_ERROR if reply.value.get("kind") == "syntax" else Status.CRASHED
+    return Finding(rule=f"trace.{reply.outcome}", message=message, status=status, place=place)
+
+
+def _raised(error: Mapping[str, str]) -> Finding:
+    compiler = error["type"] in _COMPILER_ERRORS or "PassManager" in error["message"]
+    return Finding(
+        rule="trace.compile" if compiler else "trace.exception",
+        message=error["message"] if compiler else f"{error['type']}: {error['message']}",
+        status=Status.COMPILE_ERROR if compiler else Status.CRASHED,
+        shape=error["shape"],
+        place=error["place"],
+    )
+
+
+def _refused(compiled: Compiled, shape: str) -> Finding:
+    place = f"line {compiled.line}" if compiled.line else ""
+    return Finding(rule="trace.compile", message=compiled.error, status=Status.COMPILE_ERROR, shape=shape, place=place)
+
+
+def _swallowed(errors: Sequence[Mapping[str, str]]) -> Iterator[Finding]:
+    for error in errors:
+        yield Finding(
+            rule="trace.fallback",
+            message=f"fallback traced: the candidate caught {error['type']}: {error['message']}",
+            place=error["place"],
+        )
+
+
+def _once(findings: list[Finding], finding: Finding) -> None:
+    if finding not in findings:
+        findings.append(finding)

@@ -1,0 +1,116 @@
+"""The trusted half of a compilation: IR in, cubin and facts out, in a process that never saw the candidate.
+
+What a candidate's process hands over is the text of the first IR that Triton makes of a kernel. Everything after it,
+and everything that is read from the result, happens here.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kopt.evaluate import cubin, sass
+from kopt.evaluate.worker.disassemble import Disassembler
+
+SOURCE = "kernel.py"
+"""The name that stands for the candidate's file in line tables, wherever it lay."""
+_METADATA = (
+    "name", "num_warps", "num_ctas", "num_stages", "shared", "tmem_size", "global_scratch_size",
+    "global_scratch_align", "profile_scratch_size", "profile_scratch_align", "tensordesc_meta",
+)  # fmt: skip
+
+
+def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Compile payload["ir"], the text of a "ttir", "ttgir" or "glir" module, for payload["arch"].
+
+    Writes kernel.cubin into the folder and returns {"metadata", "facts", "seconds"}, or {"error": {"kind", "message"}}
+    when Triton or ptxas refuses the kernel.
+    """
+    from triton import knobs
+
+    tool = knobs.nvidia.nvdisasm.path
+    with Disassembler(tool, payload["arch"], folder) as disassembler:
+        started = time.perf_counter()
+        try:
+            image, ttgir, metadata, log = lower(payload, folder)
+        except Exception as error:
+            return {"error": _refusal(error)}
+        compiled = time.perf_counter()
+        (folder / "kernel.cubin").write_bytes(image)
+        code = cubin.read(image)
+        instructions = disassembler.read(code.words)
+    seconds = {"compile": compiled - started, "disassemble": time.perf_counter() - compiled}
+    return {
+        "metadata": {key: metadata[key] for key in _METADATA if key in metadata},
+        "facts": facts(instructions, code.lines, ttgir, log),
+        "seconds": seconds,
+    }
+
+
+def lower(payload: Mapping[str, Any], folder: Path) -> tuple[bytes, str, dict[str, Any], str]:
+    """Run the backend's stages after the one whose result the IR is; the cubin, TTGIR, metadata and ptxas's log.
+
+    What triton.compile() does with an IR file, less its cache: the key alone hashes the whole installation.
+    """
+    from triton import knobs
+    from triton._C.libtriton import ir
+    from triton.backends.compiler import GPUTarget, Language
+    from triton.compiler.compiler import make_backend
+
+    extension = payload["ext"]
+    path = folder / f"kernel.{extension}"
+    path.write_text(payload["ir"])
+    target = GPUTarget("cuda", payload["arch"], 32)
+    backend = make_backend(target)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    module = ir.parse_mlir_module(str(path), context)
+    module.context = context
+    options = backend.parse_options(dict(payload["options"]))
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, Language.GLUON if payload["gluon"] else Language.TRITON)
+    metadata: dict[str, Any] = {"target": target, **vars(options), **payload.get("metadata", {})}
+    ttgir = payload["ir"] if extension == "ttgir" else ""
+    knobs.nvidia.dump_ptxas_log = True
+    remaining = list(stages)[list(stages).index(extension) + 1 :]
+    with redirect_stdout(io.StringIO()) as log:
+        for stage in remaining:
+            module = stages[stage](module, metadata)
+            if stage == "ttgir":
+                ttgir = str(module)
+    return module, ttgir, metadata, log.getvalue()
+
+
+def facts(
+    code: tuple[sass.Instruction, ...], lines: Mapping[int, sass.Location], ttgir: str, log: str
+) -> dict[str, Any]:
+    """Everything in KernelFacts that does not depend on the product."""
+    resources = asdict(sass.resources(log))
+    del resources["stack"]
+    loop = sass.hot_loop(code)
+    opcodes = sass.opcodes(code)
+    return {
+        **resources,
+        "mma": sass.mma(code),
+        "opcodes": opcodes,
+        "depth": sass.pipeline_depth(ttgir),
+        "waits_per_mma": sass.waits_per_mma(loop),
+        "specialized": "USETMAXREG" in opcodes or "ttg.warp_specialize" in ttgir,
+        "lines": sass.by_line(code, lines, SOURCE),
+        "hot_lines": sass.by_line(loop, lines, SOURCE),
+    }
+
+
+def _refusal(error: Exception) -> dict[str, str]:
+    from triton.runtime.errors import PTXASError
+
+    if isinstance(error, PTXASError):
+        complaints = [line for line in str(error).splitlines() if "error" in line.lower() or "fatal" in line.lower()]
+        return {"kind": "ptxas", "message": " ".join((complaints or [str(error)])[-1].split())[:400]}
+    return {"kind": "passes", "message": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
