@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Called by the session, in its thread. It must not raise and should return at once: the run waits for it."""
+    """Called by the session, one call at a time, in whichever thread has written. It must not raise and should return at
+    once: the run waits for it.
+    """
 
     def on_event(self, event: Event, run: Run) -> None:
         """`event` is on disk and `run` already contains it."""

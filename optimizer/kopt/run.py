@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from kopt import journal
 from kopt.budget import Budget, Charges
+from kopt.dialogue import Dialogue
 from kopt.errors import HarnessError, UsageError
 from kopt.records import Evidence, Parameters, Shape, Status, Submission, Toolchain, Trial, Verdict
 from kopt.records.base import Record
@@ -78,6 +79,8 @@ class Entry:
     trials: list[TrialRow] = field(default_factory=list)
     place: tuple[int, int] = (0, 0)
     """Offset and size of the verdict in the journal."""
+    call: str = ""
+    """The tool call that asked for it, so that a call repeated after a crash finds its own submission."""
 
     @property
     def n(self) -> int:
@@ -97,6 +100,8 @@ class Run:
         self.meta = meta
         self.entries: dict[int, Entry] = {}
         self.by_sha: dict[str, int] = {}
+        self.by_code: dict[str, int] = {}
+        """First submission of every distinct code and parameters, whatever its comments: see `source.essence`."""
         self.best: list[Entry] = []
         """Improvements of the best-so-far, in order; the last one is the incumbent."""
         self.lessons: list[str] = []
@@ -107,6 +112,7 @@ class Run:
         self.unknown: Counter[str] = Counter()
         """Events this version does not know, by type."""
         self._charges: dict[str, float] = dict.fromkeys(Charges.model_fields, 0)
+        self.dialogue = Dialogue(self._charges)
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -129,6 +135,11 @@ class Run:
     @property
     def incumbent(self) -> Entry | None:
         return self.best[-1] if self.best else None
+
+    @property
+    def stale(self) -> int:
+        """Submissions since the best one, or since the beginning."""
+        return len(self.entries) - (self.best[-1].n if self.best else 0)
 
     @property
     def pending(self) -> Entry | None:
@@ -169,7 +180,7 @@ class Run:
 
     def apply(self, event: journal.Event) -> None:
         self._charges["seconds"] = max(self._charges["seconds"], event.elapsed)
-        handler = getattr(self, f"_on_{event.type}", None)
+        handler = getattr(self, f"_on_{event.type}", None) or self.dialogue.handler(event.type)
         if handler is None:
             self.unknown[event.type] += 1
             return
@@ -183,8 +194,10 @@ class Run:
 
     def _on_proposed(self, event: journal.Event) -> None:
         submission = Submission.model_validate(event.payload["submission"])
-        self.entries[submission.n] = Entry(submission, event.elapsed)
+        self.entries[submission.n] = Entry(submission, event.elapsed, call=event.payload.get("call", ""))
         self.by_sha.setdefault(submission.sha, submission.n)
+        if code := event.payload.get("code"):
+            self.by_code.setdefault(code, submission.n)
         self._charges["submissions"] += 1
 
     def _on_trial(self, event: journal.Event) -> None:
@@ -194,6 +207,7 @@ class Run:
         )
         self.entries[trial["submission"]].trials.append(row)
         self._charges["trials"] += 1
+        self._charges["evaluation_seconds"] += event.payload.get("wall", 0.0)
 
     def _on_verdict(self, event: journal.Event) -> None:
         verdict = event.payload["verdict"]
@@ -202,6 +216,7 @@ class Run:
         entry.evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
         entry.reason, entry.finished = event.payload.get("reason", ""), event.elapsed
         entry.rule = _deciding_rule(verdict)
+        self._charges["evaluation_seconds"] += verdict.get("seconds", 0.0)
         entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
@@ -218,6 +233,7 @@ class Run:
 
     def _on_started(self, event: journal.Event) -> None:
         self.ended = ""
+        self.dialogue.on_started()
 
     def _on_stopped(self, event: journal.Event) -> None:
         self.ended = event.payload["reason"]

@@ -1,12 +1,13 @@
 """A live run: the journal, the budget and the evaluator together. The only writer of a run.
 
-Proposers call `submit`, `tune` and `lesson`; everything they do is journaled before and after, charged here and nowhere
-else, and refused with `Stop` once the budget is spent or the user asked to end.
+Proposers call `submit`, `tune`, `screen` and `lesson`; everything they do is journaled before and after, charged here
+and nowhere else, and refused with `Stop` once the budget is spent or the user asked to end.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,8 @@ from kopt.journal import Event, Journal
 from kopt.observe import Observer
 from kopt.records import Parameters, Submission, Task, Verdict, digest
 from kopt.run import Entry, Run, TrialRow, write_whole
-from kopt.source import Choice, KernelSource, SourceError, parse
+from kopt.source import Choice, KernelSource, SourceError, essence, parse
+from kopt.turns import Turns
 
 
 class Stop(Exception):
@@ -27,7 +29,11 @@ class Stop(Exception):
 
 
 class Session:
-    """One process's hold on a run. Not thread-safe: one proposer drives it."""
+    """One process's hold on a run.
+
+    One proposer drives it; others may join through the run's socket from threads of their own. Evaluations take turns,
+    in the order asked for; reading the run needs no turn.
+    """
 
     def __init__(
         self,
@@ -46,34 +52,58 @@ class Session:
         self._evaluator = evaluator
         self._observers = tuple(observers)
         self._stop = threading.Event()
+        self._turns = Turns()
+        self._writing = threading.Lock()
 
     # What a proposer may ask for.
 
     def submit(
-        self, source: str, *, note: str, origin: str, parent: int | None = None, parameters: Parameters | None = None
+        self,
+        source: str,
+        *,
+        note: str,
+        origin: str,
+        parent: int | None = None,
+        parameters: Parameters | None = None,
+        call: str = "",
     ) -> Verdict:
         """Record a submission, evaluate it, and return its verdict; Stop when the budget does not allow it.
 
-        An exact duplicate is answered with the verdict it already has and costs nothing.
+        A duplicate is answered with the verdict it already has and costs nothing. `call` names the tool call behind it.
         """
         parameters = dict(parameters or {})
-        sha = digest(source, parameters)
-        known = self.run.by_sha.get(sha)
-        if known is not None and (verdict := self.run.verdict(known)) is not None:
-            return verdict
-        self.check()
-        if parent is not None:
-            self.run.entry(parent)
-        submission = Submission(
-            n=len(self.run.entries) + 1, sha=sha, parameters=parameters, parent=parent, origin=origin, note=note
-        )
-        try:
-            # The source is whole on disk before the journal speaks of it.
-            write_whole(self.run.folder / "sources" / submission.file, source)
-        except OSError as error:
-            raise HarnessError(f"cannot write the source of submission {submission.n}: {error.strerror}") from error
-        self._append("proposed", submission=submission.model_dump(mode="json"))
-        return self._judge(submission, source)
+        with self._turns:
+            known = self.known(source, parameters)
+            if known is not None and (verdict := self.run.verdict(known)) is not None:
+                return verdict
+            self.check()
+            if parent is not None:
+                self.run.entry(parent)
+            n = len(self.run.entries) + 1
+            sha = digest(source, parameters)
+            submission = Submission(n=n, sha=sha, parameters=parameters, parent=parent, origin=origin, note=note)
+            try:
+                # The source is whole on disk before the journal speaks of it.
+                write_whole(self.run.folder / "sources" / submission.file, source)
+            except OSError as error:
+                raise HarnessError(f"cannot write the source of submission {n}: {error.strerror}") from error
+            named = {"call": call} if call else {}
+            code = essence(source, self.task.entry, parameters)
+            self._append("proposed", submission=submission.model_dump(mode="json"), code=code, **named)
+            return self._judge(submission, source)
+
+    def known(self, source: str, parameters: Parameters | None = None) -> int | None:
+        """The submission that is the same but for comments and layout, if there is one."""
+        known = self.run.by_sha.get(digest(source, parameters))
+        if known is None:
+            known = self.run.by_code.get(essence(source, self.task.entry, parameters))
+        return known
+
+    def screen(self, source: str, parameters: Parameters | None = None) -> Verdict:
+        """What can be said without a GPU, of a source that is not to be a submission."""
+        with self._turns:
+            self.check()
+            return self._evaluator.evaluate(source, parameters)
 
     def tune(self, n: int, trials: int) -> list[TrialRow]:
         """Try up to `trials` further parameter points of a submission; returns all that were ever tried, in order.
@@ -84,15 +114,16 @@ class Session:
         entry, source = self.run.entry(n), self.run.source(n)
         described = self.describe(source)
         want = len(entry.trials) + trials
-        while len(entry.trials) < want:
-            self.check()
-            left = self.budget.trials_left(self.run.charges)
-            batch = self._batch(entry, described)
-            done = len(entry.trials) % tuner.BATCH
-            batch = batch[done : None if left is None else done + left]
-            if not batch:
-                break
-            self._try(entry, source, batch)
+        with self._turns:
+            while len(entry.trials) < want:
+                self.check()
+                left = self.budget.trials_left(self.run.charges)
+                batch = self._batch(entry, described)
+                done = len(entry.trials) % tuner.BATCH
+                batch = batch[done : None if left is None else done + left]
+                if not batch:
+                    break
+                self._try(entry, source, batch)
         return list(entry.trials)
 
     def describe(self, source: str) -> KernelSource:
@@ -113,14 +144,27 @@ class Session:
             raise ValueError(f"no such charge: {', '.join(sorted(unknown))}")
         self._append("charge", **amounts)
 
+    def record(self, type: str, **payload: Any) -> Event:
+        """Journal an event of the dialogue with a model, an agent or a client (see dialogue.py)."""
+        return self._append(type, **payload)
+
+    def charges(self) -> Charges:
+        """What is spent by now, the request in flight at its highest price."""
+        spent = self.run.charges
+        dollars = spent.dollars + self.run.dialogue.reserved
+        return spent.model_copy(update={"seconds": self._log.elapsed, "dollars": dollars})
+
     def check(self) -> None:
         """Raise Stop when nothing further may start."""
         if self._stop.is_set():
             raise Stop("stopped by request")
         best = self.run.incumbent.score if self.run.incumbent else None
-        charges = self.run.charges.model_copy(update={"seconds": self._log.elapsed})
-        if reason := self.budget.spent(charges, best):
+        if reason := self.budget.spent(self.charges(), best, self.run.stale):
             raise Stop(reason)
+
+    def waited(self) -> float:
+        """Seconds the calling thread has waited for its turn since it last asked."""
+        return self._turns.waited()
 
     # What the loop does with it.
 
@@ -136,8 +180,9 @@ class Session:
 
     def finish_pending(self) -> None:
         """Evaluate what a dead process had proposed; it was charged then and is not charged again."""
-        if (pending := self.run.pending) is not None:
-            self._judge(pending.submission, self.run.source(pending.n))
+        with self._turns:
+            if (pending := self.run.pending) is not None:
+                self._judge(pending.submission, self.run.source(pending.n))
 
     # How it is done.
 
@@ -154,7 +199,7 @@ class Session:
         return tuner.suggest(free, whole, first, self.seed, entry.submission.sha) if free else []
 
     def _try(self, entry: Entry, source: str, batch: list[dict[str, Choice]]) -> None:
-        start = len(entry.trials) + 1
+        start, since = len(entry.trials) + 1, time.monotonic()
         with ThreadPoolExecutor(max_workers=max(1, self._evaluator.cores)) as pool:
             futures = [
                 pool.submit(self._evaluator.try_parameters, entry.submission, source, point, start + i)
@@ -164,16 +209,21 @@ class Session:
                 # Journaled in the order suggested, whichever finishes first.
                 for i, future in enumerate(futures):
                     self._stage(entry.n, "trial", start + i)
-                    self._append("trial", trial=future.result().model_dump(mode="json"))
+                    trial = future.result().model_dump(mode="json")
+                    # Trials overlap: their own seconds add up to more than the clock shows.
+                    now = time.monotonic()
+                    self._append("trial", trial=trial, wall=round(now - since, 3))
+                    since = now
             finally:
                 for future in futures:
                     future.cancel()
 
     def _append(self, type: str, **payload: Any) -> Event:
-        event = self._log.append(type, **payload)
-        self.run.apply(event)
-        for observer in self._observers:
-            observer.on_event(event, self.run)
+        with self._writing:
+            event = self._log.append(type, **payload)
+            self.run.apply(event)
+            for observer in self._observers:
+                observer.on_event(event, self.run)
         return event
 
     def _stage(self, n: int, stage: str, trial: int | None = None) -> None:

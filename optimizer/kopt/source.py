@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -75,6 +76,25 @@ def parse(text: str, entry: str) -> KernelSource:
         rung=rung if isinstance(rung, int) else None,
         kind=kind if isinstance(kind, str) else "",
     )
+
+
+def essence(text: str, entry: str, parameters: Parameters | None = None) -> str:
+    """Identity of what a file does at these parameters, in hex: comments, docstrings and layout do not count, nor does
+    pinning a parameter to its default.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return hashlib.sha256(f"{sorted((parameters or {}).items())}\n{text.strip()}".encode()).hexdigest()
+    pinned = dict(parameters or {})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry:
+            defaults = _defaults(node)
+            pinned = {name: value for name, value in pinned.items() if defaults.get(name) != value}
+    return hashlib.sha256(f"{sorted(pinned.items())}\n{ast.dump(tree)}".encode()).hexdigest()
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:

@@ -1,0 +1,162 @@
+"""The part of a run's state that comes from a model, an agent or an MCP client: episodes, replies, tool calls, costs.
+
+A `Dialogue` is the replay of their events, as a `Run` is of all others. It keeps places in the journal, not texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kopt.journal import Event
+
+IDEAS = 40
+"""Directions that hand-overs named and that are remembered: enough to choose from, few enough to stay flat."""
+
+Place = tuple[int, int]
+"""Offset and size of an event in the journal."""
+
+
+@dataclass
+class Usage:
+    """What one model cost for one purpose."""
+
+    requests: int = 0
+    failed: int = 0
+    input: int = 0
+    """Tokens read, those from the provider's cache included."""
+    cached: int = 0
+    output: int = 0
+    dollars: float = 0.0
+    unpriced: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Episode:
+    """One conversation: what opened it and the events since, by their places in the journal."""
+
+    n: int
+    mode: str
+    model: str
+    place: Place
+    submissions: int
+    """How many the run had when it began."""
+    events: list[tuple[str, Place]] = field(default_factory=list)
+    calls: int = 0
+    ended: str = ""
+    """Why, or "" while it goes on."""
+
+
+class Dialogue:
+    """See the module's text. `charges` is the run's own table, written here and nowhere else for these events."""
+
+    def __init__(self, charges: dict[str, float]) -> None:
+        self._charges = charges
+        self.episode: Episode | None = None
+        """The last one that was begun."""
+        self.usage: dict[tuple[str, str], Usage] = {}
+        """By model and purpose."""
+        self.briefs: set[str] = set()
+        self.replies: Counter[str] = Counter()
+        """Replies of every model so far."""
+        self.tools: Counter[str] = Counter()
+        self.refused = 0
+        """Calls that were answered with a refusal: no such tool, arguments that do not fit."""
+        self.handed_over = ""
+        """What the last episode said to the next one."""
+        self.ideas: deque[str] = deque(maxlen=IDEAS)
+        self.notices: list[str] = []
+        """Notable things that went wrong outside of kopt: providers, agents."""
+        self._reserved: tuple[float, str] | None = None
+
+    @property
+    def reserved(self) -> float:
+        """Dollars that the request in flight may cost at most."""
+        return self._reserved[0] if self._reserved else 0.0
+
+    def handler(self, type: str) -> Callable[[Event], None] | None:
+        return getattr(self, f"_on_{type}", None)
+
+    def _on_brief(self, event: Event) -> None:
+        self.briefs.add(event.payload["sha"])
+
+    def _on_episode(self, event: Event) -> None:
+        p = event.payload
+        self.episode = Episode(p["episode"], p["mode"], p["model"], (event.offset, event.size), p["submissions"])
+
+    def _on_episode_end(self, event: Event) -> None:
+        p = event.payload
+        if self.episode is not None:
+            self.episode.ended = p["why"]
+        self.handed_over = p.get("summary", "")
+        self.ideas.extend(p.get("ideas", ()))
+
+    def _on_request(self, event: Event) -> None:
+        self._settle_lost()
+        self._charges["requests"] += 1
+        self._reserved = (event.payload.get("reserved") or 0.0, event.payload["model"])
+
+    def _on_reply(self, event: Event) -> None:
+        p = event.payload
+        self._reserved = None
+        self.replies[p["model"]] += 1
+        self._account(event, failed=False)
+        self._follow("reply", event)
+
+    def _on_request_failed(self, event: Event) -> None:
+        self._reserved = None
+        self._account(event, failed=True)
+        if event.payload.get("notable"):
+            self.notices.append(f"{event.payload['model']}: {event.payload['reason']}")
+
+    def _on_tool(self, event: Event) -> None:
+        p = event.payload
+        self._charges["tool_calls"] += 1
+        self._charges["queue_seconds"] += p.get("queued", 0.0)
+        self._charges["evaluation_seconds"] += p.get("screened", 0.0)
+        self.tools[p["name"]] += 1
+        self.refused += not p["ok"]
+        if self.episode is not None and p.get("episode") == self.episode.n:
+            self.episode.calls += 1
+            self._follow("tool", event)
+
+    def _on_agent(self, event: Event) -> None:
+        self._charges["model_seconds"] += event.payload["seconds"]
+        if event.payload.get("notable"):
+            self.notices.append(f"agent: {event.payload['reason']}")
+
+    def on_started(self) -> None:
+        """A new process: what the last one had sent and never saw answered may have cost what it reserved."""
+        self._settle_lost()
+
+    def _settle_lost(self) -> None:
+        if self._reserved is not None:
+            self._charges["dollars"] += self._reserved[0]
+            self._reserved = None
+
+    def _account(self, event: Event, *, failed: bool) -> None:
+        p = event.payload
+        used = self.usage.setdefault((p["model"], p.get("purpose", "")), Usage())
+        tokens = p.get("usage") or {}
+        read, written = tokens.get("input", 0), tokens.get("output", 0)
+        used.requests += 1
+        used.failed += failed
+        used.input += read
+        used.cached += tokens.get("cache_read", 0)
+        used.output += written
+        used.seconds += p.get("seconds", 0.0)
+        self._charges["model_seconds"] += p.get("seconds", 0.0)
+        self._charges["tokens"] += read + written
+        dollars = p.get("dollars")
+        if dollars is not None:
+            used.dollars += dollars
+            self._charges["dollars"] += dollars
+        elif read or written:
+            used.unpriced += 1
+            self._charges["unpriced"] += 1
+
+    def _follow(self, type: str, event: Event) -> None:
+        if self.episode is not None and not self.episode.ended:
+            self.episode.events.append((type, (event.offset, event.size)))
