@@ -45,9 +45,7 @@ Candidate = Callable[..., Reply]
 def candidate(workers: Workers, tmp_path: Path) -> Candidate:
     def run(source: str, deadline: float = 20.0, **limits: Any) -> Reply:
         (tmp_path / "kernel.py").write_text(source)
-        return workers.run(
-            "compile", "worker_jobs:candidate", {}, folder=tmp_path, deadline=deadline, **limits
-        )
+        return workers.run("compile", "worker_jobs:candidate", {}, folder=tmp_path, deadline=deadline, **limits)
 
     return run
 
@@ -131,7 +129,9 @@ def test_an_endless_job_is_killed_in_time(candidate: Candidate, source: str) -> 
 
 
 def test_a_job_cannot_ignore_its_deadline(candidate: Candidate) -> None:
-    body = "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n    except OSError: pass\n"
+    body = (
+        "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n    except OSError: pass\n"
+    )
     assert candidate(entry(body + "while True: pass"), deadline=0.5).outcome == "timeout"
 
 
@@ -164,7 +164,13 @@ def test_the_disk_is_not_filled(candidate: Candidate) -> None:
         "    os.unlink(f'f{i % 8}') if i % 2 else None\n    hold = globals().setdefault('hold', []); hold.append(f)"
     )
     reply = candidate(entry(body), disk=64 << 20)
-    assert (reply.outcome, reply.error) == ("crashed", "wrote more than 64 MiB to disk")
+    assert (reply.outcome, reply.error) == ("crashed", "wrote more than 64 MiB to disk, or folders too deep to walk")
+
+
+def test_a_folder_too_deep_to_walk_is_levelled(candidate: Candidate, tmp_path: Path) -> None:
+    reply = candidate(entry("for _ in range(3000):\n    os.mkdir('d'); os.chdir('d')"))
+    assert (reply.outcome, reply.error) == ("crashed", "wrote more than 2048 MiB to disk, or folders too deep to walk")
+    assert [p.name for p in tmp_path.iterdir()] == ["kernel.py"]
 
 
 # Replies that are none
@@ -194,11 +200,23 @@ def test_a_reply_that_json_cannot_say_is_an_error(workers: Workers, tmp_path: Pa
 def test_a_forged_reply_has_crashed(candidate: Candidate, forged: bytes) -> None:
     body = (
         "import stat\nfor fd in range(3, 100):\n    try:\n"
-        f"        if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, {forged!r})\n    except OSError: pass\ntime.sleep(60)"
+        f"        if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, {forged!r})\n    except OSError: pass\n"
+        "time.sleep(60)"
     )
     reply = candidate(entry(body))
     assert reply.outcome == "crashed"
     assert reply.error.startswith("unreadable reply: ")
+
+
+def test_text_that_no_file_can_hold_is_replaced(candidate: Candidate) -> None:
+    reply = candidate(entry("raise ValueError('\\ud800 \\x1b[2J')"))
+    assert reply.error.encode().startswith(b"ValueError: ? [2J")
+
+
+def test_a_job_of_ours_that_does_not_exist_is_a_broken_harness(workers: Workers, tmp_path: Path) -> None:
+    for job in ("worker_jobs:nothing", "no_such_module:run"):
+        with pytest.raises(HarnessError, match=f"cannot start {job}: "):
+            workers.run("compile", job, {}, folder=tmp_path, deadline=10)
 
 
 # Questions
@@ -327,7 +345,8 @@ def test_the_drivers_environment_is_out_of_reach(workers: Workers, candidate: Ca
 
 def test_walls_leave_threads_and_the_folder(candidate: Candidate, tmp_path: Path) -> None:
     body = (
-        "import threading, tempfile\nt = threading.Thread(target=lambda: open('out', 'w').write('7')); t.start(); t.join()\n"
+        "import threading, tempfile\nwrite = lambda: open('out', 'w').write('7')\n"
+        "t = threading.Thread(target=write); t.start(); t.join()\n"
         "os.makedirs('a/b'); os.replace('out', 'a/b/out')\nwith tempfile.TemporaryFile() as f: f.write(b'x')\n"
         "return open('a/b/out').read()"
     )
@@ -436,7 +455,6 @@ from pathlib import Path
 from kopt.evaluate.workers import Workers
 workers = Workers()
 folder = Path(sys.argv[1])
-workers.warm("interpret")
 workers.run("compile", "worker_jobs:scatter", {"count": 3, "spin": True}, folder=folder, deadline=600, trusted=True)
 """
 

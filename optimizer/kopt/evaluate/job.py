@@ -10,6 +10,7 @@ import secrets
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ OnAsk = Callable[[dict[str, Any]], dict[str, Any]]
 
 _OUTPUT = 16 << 10
 """Bytes of stdout and stderr that are kept: the last ones."""
-_BURIAL = 15.0
-"""Seconds to wait for the end of a job that the driver gives up."""
+_BURIAL = 30.0
+"""Seconds the fork server may need to end a job and all it left."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Job:
         self._reader = channel.Reader()
         self._selector = selectors.DefaultSelector()
         self._pid = 0
+        self._began = 0.0
+        self._asked = 0.0
         self._answer: dict[str, Any] | None = None
         self._broken = ""
         """Why what came over the channel is no reply."""
@@ -77,7 +80,10 @@ class Job:
             try:
                 self._send(self._request)
                 while self._end is None:
-                    for key, _ in self._selector.select():
+                    ready = self._selector.select(self._patience())
+                    if not ready:
+                        raise ServerDied("it did not end the job at its deadline")
+                    for key, _ in ready:
                         key.data()
                 self._read_rest()
             except ServerDied:
@@ -88,19 +94,27 @@ class Job:
             self._server.forget(self._pid)
         return self._judge(self._end)
 
+    def _patience(self) -> float:
+        """Seconds after which the fork server, which watches the deadline, has itself failed."""
+        return max(0.0, self._began + self._asked + float(self._order["deadline"]) + _BURIAL - time.monotonic())
+
     def _start(self, here: ExitStack) -> None:
         with ExitStack() as there:
             try:
                 self._channel, channel_there = socket.socketpair()
-                here.enter_context(self._channel), there.enter_context(channel_there)
+                here.enter_context(self._channel)
+                there.enter_context(channel_there)
                 # Whatever happens here, to the fork server the end of this socket is an order to kill.
                 self._supervisor, supervisor_there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                here.enter_context(self._supervisor), there.enter_context(supervisor_there)
+                here.enter_context(self._supervisor)
+                there.enter_context(supervisor_there)
                 self._pipe, output_there = os.pipe()
-                here.callback(os.close, self._pipe), there.callback(os.close, output_there)
+                here.callback(os.close, self._pipe)
+                there.callback(os.close, output_there)
             except OSError as error:
                 raise HarnessError(f"cannot open what a worker needs: {error.strerror}") from None
             os.set_blocking(self._pipe, False)
+            self._began = time.monotonic()
             self._server.order(self._order, (supervisor_there.fileno(), channel_there.fileno(), output_there))
         self._selector.register(self._supervisor, selectors.EVENT_READ, self._from_supervisor)
         self._selector.register(self._channel, selectors.EVENT_READ, self._from_child)
@@ -118,7 +132,7 @@ class Job:
             self._pid = message["pid"]
             self._server.note(self._pid)
         elif "refused" in message:
-            raise HarnessError(f"the worker server cannot start a job: {message['refused']}")
+            raise HarnessError(f"cannot start {self._order['job']}: {message['refused']}")
         else:
             self._end = message
 
@@ -151,7 +165,9 @@ class Job:
             self._send(channel.encode({"refused": "nobody answers questions in this job"}))
         else:
             self._tell(b"hold")
+            held = time.monotonic()
             answer = channel.encode({"answer": self._on_ask(question)})
+            self._asked += time.monotonic() - held
             self._tell(b"go")
             self._send(answer)
 
@@ -200,7 +216,8 @@ class Job:
         if reason == "memory":
             return bad("memory", f"took more than {self._order['memory'] >> 20} MiB of memory")
         if reason == "disk":
-            return bad("crashed", f"wrote more than {self._order['disk'] >> 20} MiB to disk")
+            limit = self._order["disk"] >> 20
+            return bad("crashed", f"wrote more than {limit} MiB to disk, or folders too deep to walk")
         if self._broken:
             return bad("crashed", f"unreadable reply: {self._broken}")
         if self._answer is not None:
@@ -217,8 +234,8 @@ def _account(answer: Mapping[str, Any], output: str, seconds: float) -> Reply:
     outcome, value = answer.get("outcome"), answer.get("value", {})
     if outcome not in ("ok", "error", "crashed", "memory") or not isinstance(value, dict):
         return Reply("crashed", error="unreadable reply: unknown form", output=output, seconds=seconds)
-    error = " ".join(str(answer.get("error", "")).split())[:600]
-    return Reply(outcome, value, error, str(answer.get("traceback", "")), output, seconds)
+    error = "".join(c if c.isprintable() else " " for c in str(answer.get("error", "")))
+    return Reply(outcome, value, " ".join(error.split())[:600], str(answer.get("traceback", "")), output, seconds)
 
 
 def _how(status: int) -> str:

@@ -118,6 +118,8 @@ class Server:
 
     def close(self) -> None:
         """End the server and its jobs."""
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # also wakes a thread that waits for the server to start
         self._control.close()  # it buries its jobs, then leaves
         try:
             self._process.wait(5.0)
@@ -150,9 +152,11 @@ class Server:
 
 def _environment(kind: str, extra: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in PASSED if name in os.environ} | _SET | dict(extra)
-    # kopt itself must be found wherever the driver found it, but after what the user put first.
-    here = str(Path(kopt.__file__).parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), here)))
+    # kopt itself must be found wherever the driver found it, but after what the user put first; relative entries mean
+    # the driver's folder, not the server's.
+    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    entries.append(str(Path(kopt.__file__).parent.parent))
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
     if kind == "interpret":
         environment["TRITON_INTERPRET"] = "1"
     return environment

@@ -8,6 +8,7 @@ that the kernel offers (`worker/walls.py`). Nothing survives its run.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -46,6 +47,7 @@ class Workers:
         self._servers: dict[Kind, Server] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._owner = os.getpid()
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -57,6 +59,8 @@ class Workers:
     def close(self) -> None:
         """Kill the servers and every job of theirs. Jobs in flight end with HarnessError."""
         atexit.unregister(self.close)
+        if os.getpid() != self._owner:  # a forked copy of the driver owns nothing
+            return
         with self._lock:
             self._closed = True
             servers = list(self._servers.values())
@@ -101,6 +105,7 @@ class Workers:
         if not folder.is_dir():
             raise HarnessError(f"{folder} is no folder for a job to work in")
         order = {
+            "job": job,
             "folder": str(folder.resolve()),
             "deadline": deadline,
             "ask_deadline": ask_deadline,
@@ -110,7 +115,7 @@ class Workers:
             # A backstop for the fork server's own watch, never the limit that should bite.
             "cpu_seconds": int(deadline * self.cores) + 60,
         }
-        request = {"job": job, "payload": dict(payload)}
+        request = {"payload": dict(payload)}
         for attempt in (1, 2):
             server = self._server(kind)
             try:

@@ -29,6 +29,9 @@ def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in a frame's body; FrameError when it is none."""
     try:
         message = json.loads(body)
+        if b"\\ud" in body.lower():
+            # Half a surrogate pair is legal JSON that no file can hold.
+            message = json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise FrameError(f"not JSON ({type(error).__name__})") from None
     if not isinstance(message, dict):

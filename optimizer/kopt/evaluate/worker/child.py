@@ -7,7 +7,6 @@ job says is evidence: what matters is computed again by a process that never saw
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -34,7 +33,7 @@ class Refused(RuntimeError):
     """The driver does not answer this question."""
 
 
-def main(sock: socket.socket, folder: Path, walls: Walls | None) -> None:
+def main(sock: socket.socket, job: Job, folder: Path, walls: Walls | None) -> None:
     """Run one job and leave the process. Never returns."""
     status = 1
     try:
@@ -45,7 +44,7 @@ def main(sock: socket.socket, folder: Path, walls: Walls | None) -> None:
         os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
         reader = channel.Reader()
         request = channel.receive(sock, reader)
-        reply = _run(sock, reader, folder, request, walls)
+        reply = _run(sock, reader, job, folder, request, walls)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
@@ -58,7 +57,12 @@ def main(sock: socket.socket, folder: Path, walls: Walls | None) -> None:
 
 
 def _run(
-    sock: socket.socket, reader: channel.Reader, folder: Path, request: Mapping[str, Any], walls: Walls | None
+    sock: socket.socket,
+    reader: channel.Reader,
+    job: Job,
+    folder: Path,
+    request: Mapping[str, Any],
+    walls: Walls | None,
 ) -> dict[str, Any]:
     nonce = request["nonce"]
 
@@ -71,21 +75,14 @@ def _run(
         return value
 
     try:
-        function = _resolve(request["job"])
         if walls is not None:
             walls.up()
-        value = function(request["payload"], folder, ask)
+        value = job(request["payload"], folder, ask)
         if not isinstance(value, dict):
-            raise TypeError(f"{request['job']} returned {type(value).__name__}, not a dict")
+            raise TypeError(f"{job.__module__}:{job.__qualname__} returned {type(value).__name__}, not a dict")
         return {"outcome": "ok", "value": value}
     except BaseException as error:
         return _failure(error, folder)
-
-
-def _resolve(job: str) -> Job:
-    module, _, name = job.partition(":")
-    function: Job = getattr(importlib.import_module(module), name)
-    return function
 
 
 def _frame(reply: dict[str, Any], nonce: str) -> bytes:

@@ -74,25 +74,6 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def disk(folder: Path, family: list[int] | tuple[int, ...]) -> int:
-    """Bytes allocated in a folder and in the files these processes hold open, deleted ones included."""
-    blocks: dict[tuple[int, int], int] = {}
-
-    def add(path: Path) -> None:
-        with suppress(OSError):
-            info = path.stat()
-            blocks[info.st_dev, info.st_ino] = info.st_blocks
-
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            add(Path(root, name))
-    for pid in family:
-        with suppress(OSError):
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                add(fd)
-    return 512 * sum(blocks.values())
-
-
 def kill_group(group: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)

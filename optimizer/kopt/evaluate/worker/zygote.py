@@ -9,6 +9,7 @@ job's clock while the driver answers a question, "kill" ends the job, and so doe
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import selectors
@@ -16,13 +17,14 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kopt.evaluate.worker import child, processes
+from kopt.evaluate.worker import child, disk, processes
 from kopt.evaluate.worker.walls import Walls, installed
 
 _TICK = 0.02
@@ -105,14 +107,18 @@ class Zygote:
             return False
         order = json.loads(data)
         supervisor, channel, output = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]), fds[2]
+        pid = -1
         try:
+            function = self._resolve(order["job"])
             pid = os.fork()
         except OSError as error:
             self._tell(supervisor, {"refused": f"cannot fork: {error.strerror}"})
-            supervisor.close()
-            pid = -1
+        except Exception as error:  # ours, all of it: no candidate has been near
+            self._tell(supervisor, {"refused": f"{type(error).__name__}: {error}"})
         if pid == 0:
-            self._become_child(order, supervisor, channel, output)
+            self._become_child(order, function, supervisor, channel, output)
+        if pid < 0:
+            supervisor.close()
         channel.close()
         os.close(output)
         if pid > 0:
@@ -123,7 +129,18 @@ class Zygote:
             self._tell(supervisor, {"pid": pid})
         return True
 
-    def _become_child(self, order: Mapping[str, Any], supervisor: socket.socket, sock: socket.socket, out: int) -> None:
+    def _resolve(self, job: str) -> child.Job:
+        """The function of a job. Its module is ours; importing it here, once, spares every child the time."""
+        name, _, function = job.partition(":")
+        if name not in sys.modules:
+            importlib.import_module(name)
+            self._installed = installed()
+        found: child.Job = getattr(sys.modules[name], function)
+        return found
+
+    def _become_child(
+        self, order: Mapping[str, Any], function: child.Job, supervisor: socket.socket, sock: socket.socket, out: int
+    ) -> None:
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -147,7 +164,7 @@ class Zygote:
             faulthandler.enable(2)  # a segmentation fault says where it was
             processes.offer_to_oom_killer()
             walls = Walls(read=self._installed, write=(order["folder"],), cpu_seconds=order["cpu_seconds"])
-            child.main(sock, Path(order["folder"]), None if order["trusted"] else walls)
+            child.main(sock, function, Path(order["folder"]), None if order["trusted"] else walls)
         finally:
             os._exit(1)
 
@@ -181,13 +198,16 @@ class Zygote:
             family = processes.family(job.pid) if slow else (job.pid,)
             if sum(max(0, processes.memory(pid) - self._baseline) for pid in family) > limits["memory"]:
                 self._kill(job, "memory")
-            elif slow and not limits["trusted"] and processes.disk(Path(limits["folder"]), family) > limits["disk"]:
+            elif slow and not limits["trusted"] and disk.used(limits["folder"], family) > limits["disk"]:
                 self._kill(job, "disk")
 
     def _kill(self, job: _Running, reason: str) -> None:
         job.reason = job.reason or reason
         if job.status is None:
-            processes.kill_group(job.pid)
+            # Itself too: it may not have got as far as a group of its own.
+            for kill, target in ((os.kill, job.pid), (os.killpg, job.pid)):
+                with suppress(ProcessLookupError):
+                    kill(target, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Collect the dead. A job's end is told only when all that it left is gone too."""
@@ -207,6 +227,10 @@ class Zygote:
             del self._jobs[job.pid]
             with suppress(KeyError, ValueError):
                 self._selector.unregister(job.supervisor)
+            if not job.limits["trusted"]:
+                if disk.used(job.limits["folder"], ()) > job.limits["disk"]:
+                    job.reason = job.reason or "disk"
+                disk.level(job.limits["folder"])
             self._tell(job.supervisor, {"status": job.status, "reason": job.reason, "seconds": job.seconds(now)})
             job.supervisor.close()
 
@@ -225,12 +249,17 @@ def main() -> None:
 
     versions = warm.up()
     zygote = Zygote(control)
+    status = 0
     try:
         control.send(json.dumps(versions).encode())
         zygote.serve()
+    except Exception:
+        traceback.print_exc()
+        status = 1
     finally:
         zygote.close()
-        os._exit(0)  # to take torch apart in good order takes half a second, and the driver waits
+        sys.stderr.flush()
+        os._exit(status)  # to take torch apart in good order takes half a second, and the driver waits
 
 
 if __name__ == "__main__":
