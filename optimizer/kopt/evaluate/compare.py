@@ -127,6 +127,8 @@ class _Report:
         where = bad.nonzero()
         low, high = where.min(0).values.tolist(), where.max(0).values.tolist()
         box = ", ".join(str(a) if a == b else f"{a}:{b + 1}" for a, b in zip(low, high, strict=True))
+        if count == 1:
+            return f"1 of {bad.numel()} elements is wrong"
         return f"{count} of {bad.numel()} elements are wrong, within {self.name}[{box}]"
 
     def _pattern(self, bad: torch.Tensor) -> str:

@@ -1,8 +1,8 @@
 """Stage "numerics": the candidate in Triton's interpreter against the task's reference, without a GPU.
 
 Every check_cpu shape with each of its input families, in one untrusted child; another child, which never sees the
-candidate, compares. Beyond the result itself: inputs stay untouched, the same problem gives the same bits again, and
-a second problem in the same buffers gives its own result.
+candidate, compares. Beyond the result itself: inputs stay untouched, nothing is written outside the outputs, the same
+problem gives the same bits again, and a second problem in the same buffers gives its own result.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Numerics:
     def check(
         self, task: Task, source: str, parameters: Parameters, seed: int, chosen: Sequence[Problem] | None = None
     ) -> Checked:
-        """Run `chosen`, or all, and compare. UsageError when a hook of the task fails; a bad candidate is in the findings."""
+        """Run `chosen`, or all, and compare. UsageError when a hook of the task fails; a bad candidate is findings."""
         prepared = self._answers.prepare(task, seed, problems(task) if chosen is None else chosen)
         groups = plan(task, prepared.problems)
         folder = Path(tempfile.mkdtemp(prefix="numerics-", dir=self._store))
@@ -149,7 +149,7 @@ def _conduct(
         problem = next((call["problem"] for call in calls if call["call"] == at), None)
         return [(problem or 0, _failure(reply, None if problem is None else prepared.problems[problem]))]
     found = []
-    after = reply.value.get("inputs")
+    after, outside = reply.value.get("inputs"), reply.value.get("outside")
     for call in calls:
         where = prepared.problems[call["problem"]]
         before = hashlib.sha256(prepared.inputs[call["problem"]]).hexdigest()
@@ -159,6 +159,9 @@ def _conduct(
             )
         elif not isinstance(after, dict) or after.get(str(call["call"])) != before:
             found.append((call["problem"], _wrong(where, "numerics.inputs", "the call changed its inputs")))
+        if isinstance(outside, dict) and (name := outside.get(str(call["call"]))):
+            message = f"the call wrote outside {name}, beyond its first or last element"
+            found.append((call["problem"], _wrong(where, "numerics.outside", message)))
     for group in groups:
         again = group["calls"][-1]
         first, second = outputs.get(again["problem"]), outputs.get(again["call"])

@@ -2,13 +2,14 @@
 
 All calls of one shape share their buffers, and every problem is copied in place: a result remembered by pointer, by
 shape or by object is stale. Outputs start as garbage of changing kind: random numbers, NaN, the previous results.
+Around each buffer lies a guard of 0xFF bytes, NaN in every floating-point format: what reads beyond a tensor shows in
+the result, what writes there shows in the guard.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never
 
@@ -16,11 +17,14 @@ import torch
 import triton
 from triton.runtime import interpreter
 
-from kopt.evaluate.tensors import nbytes, pack, unpack
+from kopt.evaluate.tensors import Layout, nbytes, pack, unpack
 from kopt.evaluate.worker import candidate, rounding
 
 AT = "at"
 """Name of the file that holds the number of the call in progress."""
+
+GUARD = 256 << 10
+"""Bytes on either side of a buffer; what an unmasked tile of 128 rows overruns in a small shape."""
 
 
 class Unavailable(BaseException):
@@ -34,8 +38,8 @@ class Unavailable(BaseException):
 def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """payload: file, entry, parameters, groups = [{inputs, outputs (layouts), calls = [{call, problem, fill}]}].
 
-    Reads <problem>.in and writes <call>.out. Returns {"inputs": {call: SHA-256 of all inputs after the call}}. What the
-    candidate raises passes through, with the number of the call among its facts.
+    Reads <problem>.in and writes <call>.out. Returns {"inputs": {call: SHA-256 of all inputs after the call},
+    "outside": {call: tensor whose guard was overwritten}}. What the candidate raises passes through.
     """
     rounding.install()
     triton.knobs.compilation.front_end_debugging = True  # exceptions of kernels arrive as they are, with their lines
@@ -43,23 +47,44 @@ def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], d
     module = candidate.load(folder / payload["file"], payload["entry"])
     entry = getattr(module, payload["entry"])
     after: dict[str, str] = {}
+    outside: dict[str, str] = {}
     for group in payload["groups"]:
-        buffers = _empty(group["inputs"] + group["outputs"])
-        inputs = [buffers[item["name"]] for item in group["inputs"]]
-        outputs = [buffers[item["name"]] for item in group["outputs"]]
+        buffers = {item["name"]: _Buffer(item) for item in group["inputs"] + group["outputs"]}
+        inputs = [buffers[item["name"]].tensor for item in group["inputs"]]
+        outputs = [buffers[item["name"]].tensor for item in group["outputs"]]
         for call in group["calls"]:
             (folder / AT).write_text(str(call["call"]))
             data = (folder / f"{call['problem']}.in").read_bytes()
             for name, tensor in unpack(data, group["inputs"]).items():
-                buffers[name].copy_(tensor)
+                buffers[name].tensor.copy_(tensor)
             for index, output in enumerate(outputs):
                 fill(output, call["fill"], seed=1000 * call["call"] + index)
             # Views: an entry that gives its arguments other storage has not written ours.
-            arguments = [buffer.view_as(buffer) for buffer in inputs + outputs]
-            _call(entry, arguments, payload["parameters"], call["call"])
+            arguments = [tensor.view_as(tensor) for tensor in inputs + outputs]
+            _call(entry, arguments, payload["parameters"])
             (folder / f"{call['call']}.out").write_bytes(pack(outputs))
             after[str(call["call"])] = hashlib.sha256(pack(inputs)).hexdigest()
-    return {"inputs": after}
+            if overrun := [name for name, buffer in buffers.items() if not buffer.intact()]:
+                outside[str(call["call"])] = overrun[0]
+    return {"inputs": after, "outside": outside}
+
+
+class _Buffer:
+    """One tensor between two guards."""
+
+    def __init__(self, item: Layout) -> None:
+        size = nbytes([item])
+        # torch aligns to 64 bytes, of which the guard is a multiple.
+        self._raw = torch.full((GUARD + size + GUARD,), 0xFF, dtype=torch.uint8)
+        self.tensor = self._raw[GUARD : GUARD + size].view(getattr(torch, item["dtype"])).view(item["sizes"])
+        self._guards = (self._raw[:GUARD], self._raw[GUARD + size :])
+
+    def intact(self) -> bool:
+        """Whether the guards are as they were; mends them, so that each call answers for itself."""
+        intact = all(bool((guard == 0xFF).all()) for guard in self._guards)
+        for guard in self._guards:
+            guard.fill_(0xFF)
+        return intact
 
 
 def fill(tensor: torch.Tensor, kind: str, seed: int) -> None:
@@ -77,21 +102,13 @@ def fill(tensor: torch.Tensor, kind: str, seed: int) -> None:
         tensor.copy_(torch.randint(0, high, tensor.shape, generator=rng))
 
 
-def _call(entry: Callable[..., object], arguments: list[torch.Tensor], parameters: dict[str, Any], call: int) -> None:
+def _call(entry: Callable[..., object], arguments: list[torch.Tensor], parameters: dict[str, Any]) -> None:
     try:
         entry(*arguments, **parameters)
     except NotImplementedError as error:
         if _innermost(error) == interpreter.__file__:
             raise Unavailable(f"Triton's interpreter: {error}") from error
-        _raise(error, call)
-    except Exception as error:
-        _raise(error, call)
-
-
-def _raise(error: Exception, call: int) -> Never:
-    with suppress(Exception):
-        error.facts = {"call": call}  # type: ignore[attr-defined]
-    raise error
+        raise
 
 
 def _innermost(error: BaseException) -> str:
@@ -99,10 +116,6 @@ def _innermost(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace.tb_frame.f_code.co_filename if trace is not None else ""
-
-
-def _empty(layouts: list[Any]) -> dict[str, torch.Tensor]:
-    return unpack(bytes(nbytes(layouts)), layouts)
 
 
 def _refuse_gluon() -> None:
