@@ -23,7 +23,7 @@ from kopt.machine.fingerprint import fingerprint
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.observe import Observer
 from kopt.propose import Proposer, proposer
-from kopt.records import Task
+from kopt.records import Shape, Task
 from kopt.run import Meta, Run, create, read_meta, write_whole
 from kopt.session import Session, Stop
 from kopt.shapes import read_shapes
@@ -69,28 +69,48 @@ def start(
     source = _read(start) if start else ""
     target = product(target).key
     with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
-        meta = Meta(
-            id=name or f"{task.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-            created=round(datetime.now(UTC).timestamp(), 3),
-            kopt=kopt.__version__,
-            evaluator=VERSION,
-            task=task.name,
-            task_sha=task.sha,
-            target=target,
-            proposer=proposer,
-            seed=seed,
-            budget=budget,
-            shapes=own_shapes,
+        meta = describe(
+            task, evaluator, proposer=proposer, seed=seed, budget=budget, shapes=own_shapes, name=name,
             start=START if source else "",
-            toolchain=evaluator.toolchain,
-            machine=fingerprint(),
-            walls=evaluator.workers.walls(),
-        )
+        )  # fmt: skip
         folder = root / "submissions" / meta.id
         create(folder, meta)
         if source:
             write_whole(folder / "sources" / START, source)
         return _go(folder, meta, task, root, evaluator, budget, observer)
+
+
+def describe(
+    task: Task,
+    evaluator: Evaluator,
+    *,
+    proposer: str,
+    seed: int = 0,
+    budget: Budget,
+    shapes: tuple[Shape, ...] = (),
+    start: str = "",
+    name: str | None = None,
+) -> Meta:
+    """What a new run is started with: its own description, that of the evaluator, and that of this machine."""
+    now = datetime.now(UTC)
+    return Meta(
+        id=name or f"{task.name}-{now:%Y%m%d-%H%M%S}",
+        created=round(now.timestamp(), 3),
+        kopt=kopt.__version__,
+        evaluator=VERSION,
+        task=task.name,
+        task_sha=task.sha,
+        target=evaluator.target.key,
+        proposer=proposer,
+        seed=seed,
+        budget=budget,
+        metric=task.score.metric,
+        shapes=shapes,
+        start=start,
+        toolchain=evaluator.toolchain,
+        machine=fingerprint(),
+        walls=evaluator.workers.walls(),
+    )
 
 
 def resume(

@@ -16,10 +16,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kopt import journal
 from kopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from kopt.run import Run
 
 META = "run.json"
 HEAD = re.compile(rb'\{"seq":(\d+),"time":([-0-9.e]+),"elapsed":([-0-9.e]+),"type":"([^"\\]{1,80})"')
@@ -70,7 +73,7 @@ def names(workspace: Path) -> list[str]:
     with contextlib.suppress(OSError):
         for name in os.listdir(folder_of(workspace)):  # noqa: PTH208 (names are all that is needed)
             path = folder_of(workspace) / name / META
-            if path.is_file():
+            if path.is_file() and not name.startswith("."):  # an import on its way
                 found.append((_created(path), name))
     return [name for _, name in sorted(found, reverse=True)]
 
@@ -111,6 +114,15 @@ def split(reference: str) -> tuple[str, str]:
     if slash and (n.isdecimal() or n in ("best", "last")):
         return run, n
     return reference.rstrip("/"), ""
+
+
+def number(run: Run, word: str) -> int:
+    """The submission that N in RUN/N means; UsageError when there is none."""
+    if word == "best":
+        if run.incumbent is None:
+            raise UsageError(f"run {run.id} has no submission with a score yet")
+        return run.incumbent.n
+    return run.entry(len(run.entries) if word == "last" else int(word)).n
 
 
 def summaries(workspace: Path) -> list[Summary]:

@@ -13,7 +13,8 @@ from rich.text import Text
 from kopt.report.text import headline, line, percent, plain
 
 if TYPE_CHECKING:  # the records take a while to load, and a list of runs needs none of them
-    from kopt.records import Finding, Verdict
+    from kopt.doctor import Check
+    from kopt.records import Finding, Task, Verdict
     from kopt.report.rows import Failure, Row, Rows
     from kopt.runs import Summary
 
@@ -282,3 +283,53 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def plain_line(text: str) -> Text:
+    return Text(text, style="bright_black")
+
+
+def check(found: Check) -> Text:
+    """One line of the doctor's report, and a second one for the mend."""
+    style = {"ok": "green", "warn": "yellow", "fail": "red"}[found.state]
+    text = Text.assemble((f"{found.state:<5}", style), f"{found.name:<18}", line(found.finding))
+    if found.mend:
+        text.append(f"\n     {'':<18}mend: {line(found.mend)}", style="bright_black")
+    return text
+
+
+def tasks(found: Sequence[Task]) -> RenderableType:
+    if not found:
+        return Text("no tasks in sight; kopt tasks new NAME makes one")
+    table = _table("task", "what", "scored by", "folder")
+    for one in found:
+        table.add_row(
+            one.name,
+            Text(line(one.title, 80)),
+            f"{one.score.metric} ({line(one.score.peak, 20)})",
+            Text(line(one.folder)),
+        )
+    return table
+
+
+def task(found: Task, families: Sequence[str]) -> RenderableType:
+    """A task's contract in a few lines."""
+    tensors = _table("tensor", "role", "dtype", "dims")
+    for tensor in found.tensors:
+        tensors.add_row(tensor.name, tensor.role, tensor.dtype, ", ".join(map(str, tensor.dims)))
+    shapes = _table("shapes", "sizes")
+    for section in ("timing", "check_cpu", "check_gpu"):
+        for shape in getattr(found, section):
+            sizes = ", ".join(f"{name}={size}" for name, size in shape.dims.items())
+            shapes.add_row(section, Text(f"{shape.name} ({sizes})"))
+    demands = [
+        f"{name} a multiple of {dim.multiple_of}" for name, dim in found.dims.items() if dim.multiple_of > 1
+    ]  # fmt: skip
+    call = ", ".join(tensor.name for tensor in found.tensors)
+    return Group(
+        Text(line(found.title), style="bold"),
+        Text(f"{found.entry}({call}, *, ...)" + (f"   {', '.join(demands)}" if demands else "")),
+        Text(f"scored by {found.score.metric} ({found.score.peak}); folder {line(found.folder)}"),
+        Text(f"families: {', '.join(families) or 'none'}"),
+        Text(""), tensors, Text(""), shapes,
+    )  # fmt: skip
