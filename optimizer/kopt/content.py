@@ -121,13 +121,11 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _sha(folder: Path) -> str:
-    """SHA-256 over what a task is made of: declaration, hooks and starting point. The README may change freely."""
+    """SHA-256 over what a task is made of: its declaration and all its Python. The README may change freely."""
     digest = hashlib.sha256()
-    for name in ("task.toml", "task.py", "skeleton.py"):
-        path = folder / name
-        if path.is_file():
-            data = path.read_bytes()
-            digest.update(f"{name} {len(data)}\n".encode() + data)
+    for path in (folder / "task.toml", *sorted(folder.glob("*.py"))):
+        data = path.read_bytes()
+        digest.update(f"{path.name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
 
 
