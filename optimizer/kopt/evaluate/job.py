@@ -114,8 +114,8 @@ class Job:
             except OSError as error:
                 raise HarnessError(f"cannot open what a worker needs: {error.strerror}") from None
             os.set_blocking(self._pipe, False)
-            self._began = time.monotonic()
             self._server.order(self._order, (supervisor_there.fileno(), channel_there.fileno(), output_there))
+        self._began = time.monotonic()
         self._selector.register(self._supervisor, selectors.EVENT_READ, self._from_supervisor)
         self._selector.register(self._channel, selectors.EVENT_READ, self._from_child)
         self._selector.register(self._pipe, selectors.EVENT_READ, self._from_output)

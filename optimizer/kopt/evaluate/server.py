@@ -29,7 +29,6 @@ _SET = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",  # what a job printed before it died is part of the evidence
-    "PYTHONNOUSERSITE": "1",
     "CUDA_VISIBLE_DEVICES": "",
     # No threads before the fork: a fork in the middle of one's work inherits its locks.
     "OMP_NUM_THREADS": "1",

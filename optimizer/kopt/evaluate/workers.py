@@ -97,10 +97,12 @@ class Workers:
     ) -> Reply:
         """Run `module:function` as function(payload, folder, ask) in a forked child.
 
-        `folder` is private to the job and the only place where an untrusted one can write. `deadline` is in seconds
-        from the fork; the clock stands still while `on_ask` answers, in this thread, because how long a compiler
-        queue takes is not the candidate's doing; those waits have their own limit, `ask_deadline`. What `on_ask`
-        raises ends the job and is raised here. A bad candidate is a Reply; HarnessError means that kopt is broken.
+        `folder` is private to the job and the only place where an untrusted one can write; afterwards it holds plain
+        files and folders whose content is the candidate's word: not to be unpickled, and no place for a trusted job to
+        work in. `deadline` is in seconds from the fork; the clock stands still while `on_ask` answers, in this thread,
+        because how long a compiler queue takes is not the candidate's doing; those waits have their own limit,
+        `ask_deadline`. What `on_ask` raises ends the job and is raised here. A bad candidate is a Reply; HarnessError
+        means that kopt is broken. A job whose server dies is run once more, so on_ask may hear its questions twice.
         """
         if not folder.is_dir():
             raise HarnessError(f"{folder} is no folder for a job to work in")

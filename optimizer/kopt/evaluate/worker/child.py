@@ -99,11 +99,14 @@ def _failure(error: BaseException, folder: Path) -> dict[str, Any]:
     elif isinstance(error, CandidateError):
         outcome, line = "error", _text(error)
     else:
-        outcome, line = "memory" if _out_of_memory(error) else "error", f"{type(error).__name__}: {_text(error)}"
+        text = _text(error)
+        line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        outcome = "memory" if _out_of_memory(error) else "error"
+    ours = isinstance(error, CandidateError)  # what it was raised from is the candidate's
+    frames = traceback.extract_tb((error.__cause__ if ours and error.__cause__ else error).__traceback__)
     # The frames that matter begin where the candidate's file does.
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
     own = [i for i, frame in enumerate(frames) if Path(frame.filename).parent == folder]
-    if own and not isinstance(error, CandidateError):
+    if own and not ours:
         line = f"{line} ({Path(frames[own[-1]].filename).name}:{frames[own[-1]].lineno})"
     shown = "".join(traceback.format_list(frames[own[0] if own else 0 :])) + line
     facts = error.facts if isinstance(error, CandidateError) else {}

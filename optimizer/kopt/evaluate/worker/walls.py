@@ -95,8 +95,8 @@ class Walls:
 # What libc, Python, OpenMP and torch read of a Linux system. Of /etc as little as a name lookup needs, of /proc nothing
 # that belongs to another process.
 _SYSTEM = (
-    "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
-    "/etc/timezone", "/dev/zero", "/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
+    "/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+    "/etc/localtime", "/etc/timezone", "/dev/zero", "/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
     "/proc/sys/vm", "/sys/devices/system",
 )  # fmt: skip
 
@@ -129,7 +129,7 @@ def probe() -> dict[str, str]:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", "from kopt.evaluate.worker import walls; walls._attempt()"],
-            env={"PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"PYTHONPATH": package, "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")},
             capture_output=True,
             timeout=30,
             check=True,

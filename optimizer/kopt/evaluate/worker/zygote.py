@@ -111,9 +111,7 @@ class Zygote:
         try:
             function = self._resolve(order["job"])
             pid = os.fork()
-        except OSError as error:
-            self._tell(supervisor, {"refused": f"cannot fork: {error.strerror}"})
-        except Exception as error:  # ours, all of it: no candidate has been near
+        except Exception as error:  # ours or the machine's: no candidate has been near
             self._tell(supervisor, {"refused": f"{type(error).__name__}: {error}"})
         if pid == 0:
             self._become_child(order, function, supervisor, channel, output)
@@ -148,13 +146,8 @@ class Zygote:
             os.setsid()
             processes.die_with_parent(self._pid)
             self._selector.close()
-            for other in (
-                self._control,
-                self._wake,
-                self._wakeup,
-                supervisor,
-                *(j.supervisor for j in self._jobs.values()),
-            ):
+            supervisors = (supervisor, *(job.supervisor for job in self._jobs.values()))
+            for other in (self._control, self._wake, self._wakeup, *supervisors):
                 other.close()
             null = os.open(os.devnull, os.O_RDONLY)
             for source, target in ((null, 0), (out, 1), (out, 2)):
@@ -165,6 +158,8 @@ class Zygote:
             processes.offer_to_oom_killer()
             walls = Walls(read=self._installed, write=(order["folder"],), cpu_seconds=order["cpu_seconds"])
             child.main(sock, function, Path(order["folder"]), None if order["trusted"] else walls)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
 
