@@ -14,6 +14,11 @@ Dims = dict[str, int]
 
 E4M3_MAX = 448.0
 
+# Operands that belong together: any a with its scale goes with any b with its own.
+GROUPS = (("a", "scale_a"), ("b", "scale_b"))
+# Rows of out depend on no other rows of a, columns on no other rows of b: a slice can be checked by itself.
+SEPARABLE = ("M", "N")
+
 # Hopper's FP8 tensor cores align the products of 32 k's, and the sum so far, to the largest of them and drop what lies
 # below 13 fractional bits: sums carry about 14 bits (DeepSeek-V3 technical report, section 3.3.2). Triton's interpreter
 # adds in fp32; two of its 24 bits are given to the order of additions, which is the kernel's to choose.

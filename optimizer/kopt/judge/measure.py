@@ -7,8 +7,8 @@ import random
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -30,11 +30,14 @@ from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
 
 TRUSTED, CANDIDATE, RIVAL = "baseline", "kernel", "incumbent"
+_DAY = 86400.0
 _NULLS = 5
 _CHECK_CALLS = 3
 _CLOCK_CHANGE = 0.01
 _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
+_NOISY = 0.02
+"""Spread of null batches, over the work in a batch, that is worth a warning."""
 _VOIDS = 4
 """Void quads in a row that end a measurement."""
 
@@ -74,7 +77,7 @@ class Bench:
     def __init__(self, backend: JudgeSide, zygote: Zygote, cache: Path | None = None) -> None:
         self._backend, self._zygote, self._cache = backend, zygote, cache
         self._arenas: dict[str, tuple[Tensor, int, int]] = {}
-        self._rest = 0.0
+        self._kept: tuple[str, Arm] | None = None
 
     def judge(
         self,
@@ -96,10 +99,20 @@ class Bench:
         except (Rejected, RunnerFailed) as failure:
             finding = failure.finding
             if isinstance(failure, RunnerFailed) and failure.label == TRUSTED:
+                self.drop()
                 raise HarnessError(f"task {task.name}: {finding.message}") from None
             status = finding.status or Status.CRASHED
             return Judgement(
                 status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started
+            )
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            # Memory was planned for; what was not planned is what the candidate took.
+            message = "the kernel leaves the judge too little of the device's memory"
+            finding = Finding(rule="judge.memory", message=message, status=Status.CRASHED)
+            return Judgement(
+                status=Status.CRASHED, findings=(finding,), facts=job.facts, seconds=time.monotonic() - started
             )
         return Judgement(
             status=Status.PASSED,
@@ -109,6 +122,28 @@ class Bench:
             facts=job.facts,
             seconds=time.monotonic() - started,
         )
+
+    def memory(self) -> int:
+        """Bytes of the device that are free or ours already."""
+        return self._backend.free_bytes() + sum(size for _, _, size in self._arenas.values())
+
+    def keep(self, task: Task, arm: Arm) -> None:
+        """Hold a trusted runner for the next verdict of the same task."""
+        self._kept = (task.sha, arm)
+
+    def kept(self, task: Task, nbytes: int) -> Arm | None:
+        """The trusted runner of this task, if it is there and has room enough; otherwise it is gone."""
+        held = self._kept
+        if held is not None and (held[0] != task.sha or held[1].arena.numel() < nbytes):
+            self.drop()
+            return None
+        self._kept = None
+        return held[1] if held else None
+
+    def drop(self) -> None:
+        held, self._kept = self._kept, None
+        if held is not None:
+            held[1].runner.kill()
 
     def self_test(self) -> float:
         """Prove after a runner's death that device and judge still work; microseconds of the witness."""
@@ -160,8 +195,12 @@ class _Job:
         return self
 
     def __exit__(self, *_: object) -> None:
+        trusted = self._arms.pop(TRUSTED, None)
         for label in list(self._arms):
             self._dismiss(label)
+        if trusted is not None:
+            trusted.deck = None
+            self._bench.keep(self._task, trusted)
         with suppress(RuntimeError):
             self.facts["witness_us"] = self._bench.self_test()
 
@@ -169,19 +208,29 @@ class _Job:
 
     def run(self) -> None:
         plan, backend = self._plan, self._backend
+        memory = self._bench.memory()
         for shape in self._shapes:
-            found = sizes(self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls)
+            found = sizes(
+                self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory
+            )
             self.series[shape.name] = _Series(found)
         self._resting = backend.witness()
-        self._hire(TRUSTED, None, {})
+        with self._clocked("start"):
+            need = max(s.sizes.layout.total_bytes for s in self.series.values())
+            if arm := self._bench.kept(self._task, need):
+                self._arms[TRUSTED] = arm
+            else:
+                self._hire(TRUSTED, None, {})
         if self._rival.source is not None:
             self._hire(RIVAL, self._rival.source, self._rival.parameters)
         for process in range(plan.processes):
-            self._hire(CANDIDATE, self._source, self._parameters)
+            with self._clocked("start"):
+                self._hire(CANDIDATE, self._source, self._parameters)
             if process == 0:
                 self.facts["walls"] = self._arms[CANDIDATE].runner.walls
-                for shape, family in self._checks:
-                    self._check(shape, family)
+                with self._clocked("check"):
+                    for shape, family in self._checks:
+                        self._check(shape, family)
             for shape in self._shapes:
                 self._shape(shape, -(-plan.quads * (process + 1) // plan.processes), first=process == 0)
             self._dismiss(CANDIDATE)
@@ -197,7 +246,7 @@ class _Job:
         return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]
 
     def _check(self, shape: Shape, family: str) -> None:
-        """Few calls with outputs compared whole; the first problem is asked twice, in two slots."""
+        """A few calls, untimed, one of them compared whole."""
         arm = self._arms[CANDIDATE]
         deck = arm.setup(self._task, self._hooks, shape, layout(self._task, shape.dims, 2, _CHECK_CALLS), self._backend)
         calls = deck.deal(_CHECK_CALLS)
@@ -206,21 +255,24 @@ class _Job:
     def _shape(self, shape: Shape, quads: int, *, first: bool) -> None:
         """Quads of one shape with the present processes, until the series has so many."""
         series, opponent = self.series[shape.name], self._opponent()
-        for arm in {id(a): a for a in (self._arms[TRUSTED], opponent, self._arms[CANDIDATE]) if a}.values():
-            arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
-        for _ in range(_NULLS):
-            series.nulls.append(self._null().us)
         candidate = self._arms[CANDIDATE]
-        calls = self._calibrate(candidate, series)
-        if opponent is not None:
-            opponent = self._warm(opponent, series)
-        while len(series.logs if opponent else series.host) < quads and self._time_left() > 0:
-            self._quad(series, candidate, opponent, calls)
+        with self._clocked("warm"):
+            for arm in {id(a): a for a in (self._arms[TRUSTED], opponent, candidate) if a}.values():
+                arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
+            for _ in range(_NULLS):
+                series.nulls.append(self._null().us)
+            calls = self._calibrate(candidate, series)
+            if opponent is not None:
+                opponent = self._warm(opponent, series)
+        with self._clocked("quads"):
+            while len(series.logs if opponent else series.host) < quads and self._time_left() > 0:
+                self._quad(series, candidate, opponent, calls)
         if self._time_left() <= 0:
             message = f"no verdict within {self._plan.seconds:g} s"
             raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
         if first:
-            self._extras(shape, series, candidate, calls)
+            with self._clocked("extras"):
+                self._extras(shape, series, candidate, calls)
 
     def _calibrate(self, arm: Arm, series: _Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
@@ -311,6 +363,9 @@ class _Job:
         made = []
         for shape in self._shapes:
             series = self.series[shape.name]
+            spread = max(series.nulls) - min(series.nulls)
+            if spread > _NOISY * self._batch_us:
+                series.warnings.append(f"noisy: null batches differ by {spread:.0f} us")
             if series.void:
                 series.warnings.append(f"{series.void} quads void")
             made.append(
@@ -331,7 +386,7 @@ class _Job:
             )
             self.facts.setdefault("shapes", {})[shape.name] = {
                 "null_us": series.null,
-                "null_spread_us": max(series.nulls) - min(series.nulls),
+                "null_spread_us": spread,
                 "opponent_us": median(series.rival) if series.rival else None,
                 "variants": series.sizes.variants,
                 "slots": series.sizes.slots,
@@ -389,6 +444,16 @@ class _Job:
         message = "the kernel leaves work running on the device after it said that it was done"
         return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
 
+    @contextmanager
+    def _clocked(self, phase: str) -> Iterator[None]:
+        """Where the verdict's time goes: facts["seconds"], by phase."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.facts.setdefault("seconds", {})
+            seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - began
+
     def _time_left(self) -> float:
         return self._end - time.monotonic()
 
@@ -405,7 +470,7 @@ class _Job:
             "arena_bytes": size,
             "trusted": label == TRUSTED,
         }
-        deadline = max(1.0, self._time_left()) + 30.0
+        deadline = _DAY if label == TRUSTED else max(1.0, self._time_left()) + 30.0
         runner = Runner(self._bench._zygote, label, payload, fd, deadline=deadline, cache=self._bench._cache)
         self._arms[label] = Arm(label, runner, arena)
         runner.ready(min(self._plan.call_seconds, max(0.1, self._time_left())))

@@ -78,6 +78,8 @@ class Words:
                 raise Timeout
             if nap:
                 time.sleep(nap)
+            else:
+                os.sched_yield()  # where cores are few, the other side may be waiting for this one
 
 
 _lock = threading.Lock()

@@ -54,6 +54,7 @@ class Zygote:
         supervisor, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         order = {
+            "job": "kopt.judge.runner:serve",
             "folder": str(folder),
             "trusted": True,  # the runner raises its own walls: the ordinary ones break CUDA
             "cpu_seconds": None,
@@ -108,8 +109,7 @@ class Runner:
         output = os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._supervisor, self._job, self.pid = zygote.start(self._folder, deadline, output)
-            job = {"job": "kopt.judge.runner:serve", "payload": dict(payload), "nonce": "-"}
-            self._job.sendall(channel.encode(job))
+            self._job.sendall(channel.encode({"payload": dict(payload), "nonce": "-"}))
             try:
                 self._sock, _ = listener.accept()
             except TimeoutError:

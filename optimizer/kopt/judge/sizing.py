@@ -40,9 +40,19 @@ def floor_us(cost: Cost, product: Product, kind: str) -> float:
 
 
 def sizes(
-    task: Task, hooks: ModuleType, shape: Shape, backend: JudgeSide, product: Product | None, batch_us: float, most: int
+    task: Task,
+    hooks: ModuleType,
+    shape: Shape,
+    backend: JudgeSide,
+    product: Product | None,
+    batch_us: float,
+    most: int,
+    memory: int,
 ) -> Sizes:
-    """Room for a batch of `batch_us` of the fastest kernel that physics allows, each call with outputs of its own."""
+    """Room for a batch of `batch_us` of the fastest kernel that physics allows, each call with outputs of its own.
+
+    `memory` is what judge and arms together may take, in bytes.
+    """
     slots = _CALLS_UNKNOWN
     if backend.measures and product is not None:
         floor = floor_us(task_hooks.cost(task, shape), product, task.score.peak)
@@ -50,7 +60,7 @@ def sizes(
     slots = max(2, min(slots, most))
     count = len(groups(task, hooks))
     read, written = call_bytes(task, shape.dims)
-    room = _PART * backend.free_bytes()
+    room = _PART * memory
     while True:
         variants = max(variants_for(slots, count), math.ceil(2 * backend.cache_bytes / (read + written)) + 1)
         # The private copy of the inputs counts too.

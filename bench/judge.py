@@ -1,0 +1,255 @@
+"""Whether the judge's numbers are true: against an independent clock, against themselves, against kernels that cheat.
+
+    python bench/judge.py [--backend cuda|cpu] [--only control,spread,verdicts,corpus] [--json FILE]
+
+control   torch.mm in bf16, judged and, interleaved, timed by CUDA events around a CUDA graph in this process
+spread    the vendor library against itself, ten verdicts: how far do the ratios lie apart?
+verdicts  seconds to a verdict, and the table of one for the vendor library at all timing shapes
+corpus    kernels that cheat or break must be rejected, honest ones accepted
+
+On the CPU the same procedure runs at small sizes; its times mean nothing and are compared with nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "optimizer"), str(ROOT / "tests")]
+
+from judge import kernels  # noqa: E402
+
+from kopt import content  # noqa: E402
+from kopt.judge import SCREENING, Judge, Judgement, Plan  # noqa: E402
+from kopt.records import Shape, Status, Task  # noqa: E402
+
+RESULTS: dict[str, Any] = {}
+MM = "import torch\n\ndef bf16_mm(a, b, out):\n    torch.mm(a, b.T, out=out)\n"
+VENDOR = (
+    "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
+    "    torch._scaled_mm(a, b.T, scale_a, scale_b, out_dtype=out.dtype, use_fast_accum=True, out=out)\n"
+)
+TRITON_CRIMES = {
+    "illegal address": ("tl.store(p + 1152921504606846976, 1.0)", ""),
+    "never ends": ("while tl.load(p, volatile=True) > -1e30:\n        pass", ""),
+}
+
+
+def say(section: str, text: str, **row: Any) -> None:
+    RESULTS.setdefault(section, []).append({"text": text, **row})
+    print(f"{section:9s} {text}", flush=True)
+
+
+def small(task: Task, dims: dict[str, int]) -> list[Shape]:
+    return [Shape(name="small", dims=dims)]
+
+
+def control(backend: str) -> None:
+    task = content.read_task(ROOT / "bench/control/bf16_mm")
+    plan = Plan(quads=2, check=False) if backend == "cuda" else Plan(quads=1, check=False, batch_us=2000, idle_s=0)
+    with Judge(task, backend) as judge:
+        for shape in task.timing if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64}):
+            judged, graph, independent = [], [], []
+            clock = None
+            for _ in range(4 if backend == "cuda" else 1):
+                judgement = judge.measure(MM, shapes=[shape], plan=plan)
+                show("control", judgement)
+                if judgement.status is not Status.PASSED:
+                    return
+                measured = judgement.measurements[0]
+                judged.append(measured.host_us.value)
+                if measured.device_us:
+                    graph.append(measured.device_us.value)
+                if backend == "cuda":
+                    clock = clock or Independent(shape.dims)
+                    independent += [clock.us() for _ in range(6)]
+            if independent:
+                truth = statistics.median(independent)
+                host, device = statistics.median(judged), statistics.median(graph)
+                say("control", f"{shape.name}: judge {host:.1f} us eager ({100 * (host / truth - 1):+.2f} %), {device:.1f} us graph "
+                    f"({100 * (device / truth - 1):+.2f} %), independent {truth:.1f} us", judged=judged, graph=graph, independent=independent)  # fmt: skip
+
+
+class Independent:
+    """The same product in this process: a CUDA graph of distinct calls between two events, after a rest."""
+
+    def __init__(self, dims: Any) -> None:
+        import torch
+
+        m, n, k = dims["M"], dims["N"], dims["K"]
+        self.calls = max(4, round(0.010 / (2 * m * n * k / 0.8e15)))
+        a = [torch.randn(m, k, device="cuda").bfloat16() for _ in range(5)]
+        b = [torch.randn(n, k, device="cuda").bfloat16() for _ in range(5)]
+        self.out = [torch.empty(m, n, device="cuda", dtype=torch.bfloat16) for _ in range(min(24, self.calls))]
+        torch.mm(a[0], b[0].T, out=self.out[0])
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            for i in range(self.calls):
+                torch.mm(a[i % 5], b[(i // 5 + i) % 5].T, out=self.out[i % len(self.out)])
+        self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.keep = a, b
+        self.graph.replay()
+        torch.cuda.synchronize()
+
+    def us(self) -> float:
+        time.sleep(0.12)
+        self.begin.record()
+        self.graph.replay()
+        self.end.record()
+        self.end.synchronize()
+        return 1e3 * self.begin.elapsed_time(self.end) / self.calls
+
+
+def spread(backend: str) -> None:
+    task = content.load_task("fp8_gemm", ROOT)
+    shapes = [task.timing[0]] if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64})
+    plan = Plan(quads=4, check=False, graph=False)
+    if backend == "cpu":
+        plan = plan.model_copy(update={"batch_us": 2000.0, "idle_s": 0.0, "quads": 1})
+    ratios, times = [], []
+    with Judge(task, backend) as judge:
+        for _ in range(10 if backend == "cuda" else 2):
+            judgement = judge.measure(VENDOR, shapes=shapes, plan=plan)
+            if judgement.status is not Status.PASSED:
+                show("spread", judgement)
+                return
+            measured = judgement.measurements[0]
+            if measured.baseline_ratio:
+                ratios.append(measured.baseline_ratio.value)
+            times.append(measured.host_us.value)
+            if len(times) == 1:
+                show("spread", judgement)
+    if backend == "cuda":
+        say("spread", f"{shapes[0].name}: ratios {min(ratios):.4f} to {max(ratios):.4f} (spread {100 * (max(ratios) / min(ratios) - 1):.2f} %), "
+            f"us {min(times):.2f} to {max(times):.2f}", ratios=ratios, us=times)  # fmt: skip
+
+
+def verdicts(backend: str) -> None:
+    task = content.load_task("fp8_gemm", ROOT)
+    wrong = VENDOR + "    out[-1, -1] = 1.0\n"
+    plan = SCREENING if backend == "cuda" else Plan(quads=1, batch_us=2000.0, idle_s=0.0)
+    shapes = None if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64})
+    with Judge(task, backend) as judge:
+        for name, source in (("first", VENDOR), ("warm", VENDOR), ("wrong", wrong)):
+            began = time.monotonic()
+            judgement = judge.measure(source, shapes=shapes, plan=plan)
+            seconds = time.monotonic() - began
+            phases = {k: round(v, 2) for k, v in judgement.facts.get("seconds", {}).items()}
+            say("verdicts", f"{name}: {judgement.status.value} in {seconds:.1f} s {phases}", seconds=seconds)
+            show("verdicts", judgement)
+            if name == "first":
+                say("verdicts", f"walls: {judgement.facts.get('walls')}")
+        if backend == "cuda":
+            families = ROOT / "kernels" / task.name
+            for path in sorted(families.glob("tma_*.py"))[:3]:
+                judgement = judge.measure(path.read_text(), plan=SCREENING)
+                say(
+                    "verdicts", f"{path.stem}: {judgement.status.value} in {judgement.seconds:.1f} s", **dump(judgement)
+                )
+                show("verdicts", judgement)
+            judgement = judge.measure(VENDOR, regime="sustained", plan=Plan(quads=3, check=False))
+            say("verdicts", f"sustained: {judgement.status.value} in {judgement.seconds:.1f} s")
+            show("verdicts", judgement)
+
+
+def corpus(backend: str) -> None:
+    task = content.read_task(ROOT / "tests/judge/tasks/blend")
+    big = [Shape(name="big", dims={"M": 2048, "N": 2048, "K": 1024})]
+    plan = Plan(quads=1, batch_us=5000.0, idle_s=0.01, call_seconds=20.0, check=False, graph=False, most_calls=24)
+    if backend == "cpu":
+        big, plan = list(task.timing), plan.model_copy(update={"batch_us": 500.0, "idle_s": 0.0, "call_seconds": 2.0})
+    guilty = {**kernels.WRONG, **kernels.EARLY, "goes on writing": kernels.GOES_ON}
+    # What blocks without using the device is the same on both backends; here it would cost only time.
+    guilty |= {name: kernels.CRASHED[name] for name in ("raises", "exits with success", "segfault")}
+    if backend == "cpu":
+        guilty |= kernels.CRASHED | kernels.TIMEOUT | kernels.WALLED
+    else:
+        guilty |= gpu_crimes()
+    rejected, accepted = 0, 0
+    with Judge(task, backend) as judge:
+        for name, source in kernels.HONEST.items():
+            judgement = judge.measure(source, shapes=big, plan=plan)
+            accepted += judgement.status is Status.PASSED
+            line(name, judgement)
+        for name, source in guilty.items():
+            patient = plan.model_copy(update={"call_seconds": 5.0}) if name == "never ends" else plan
+            judgement = judge.measure(source, shapes=big, plan=patient)
+            rejected += judgement.status is not Status.PASSED
+            line(name, judgement)
+    say("corpus", f"rejects {rejected} of {len(guilty)}, accepts {accepted} of {len(kernels.HONEST)}")
+
+
+def gpu_crimes() -> dict[str, str]:
+    crimes = {
+        "patched synchronize": kernels.kernel(
+            "for _ in range(20):\n    compute(a, scale, b, torch.empty_like(out))\ncompute(a, scale, b, out)",
+            "torch.cuda.synchronize = lambda *a: None",
+        ),
+        "takes all memory": kernels.kernel(
+            "compute(a, scale, b, out)",
+            "HELD = []\nwhile True:\n    try:\n        HELD.append(torch.empty(1 << 30, dtype=torch.uint8, device='cuda'))\n"
+            "    except torch.OutOfMemoryError:\n        break",
+        ),
+        "leaves work on the device": kernels.kernel(
+            "compute(a, scale, b, out)\nwith torch.cuda.stream(SIDE):\n    for _ in range(40):\n        torch.mm(X, X, out=Y)",
+            "torch.cuda.synchronize = lambda *a: torch.cuda.default_stream().synchronize()\nSIDE = torch.cuda.Stream()\n"
+            "X = torch.randn(4096, 4096, device='cuda')\nY = torch.empty_like(X)",
+        ),
+    }
+    for name, (body, _) in TRITON_CRIMES.items():
+        crimes[name] = kernels.kernel(
+            "compute(a, scale, b, out)\ncrime[(1,)](out)",
+            f"import triton\nimport triton.language as tl\n\n@triton.jit\ndef crime(p):\n    {body}\n",
+        )
+    return crimes
+
+
+def line(name: str, judgement: Judgement) -> None:
+    last = judgement.findings[-1] if judgement.findings else None
+    text = f"{last.rule}: {last.message[:90]}" if last else ""
+    say("corpus", f"{name:36s} {judgement.status.value:13s} {judgement.seconds:5.1f} s  {text}", **dump(judgement))
+
+
+def show(section: str, judgement: Judgement) -> None:
+    for m in judgement.measurements:
+        ratio = f"x{m.baseline_ratio.value:.4f}" if m.baseline_ratio else "-"
+        device = f"{m.device_us.value:.1f}" if m.device_us else "-"
+        use = f"{100 * m.utilization.value:.1f} %" if m.utilization else "-"
+        fact = judgement.facts["shapes"][m.shape]
+        say(section, f"  {m.shape:12s} {m.regime} {m.host_us.value:9.1f} us [{m.host_us.low:.1f}, {m.host_us.high:.1f}]  graph {device} us  {use}  {ratio}  "
+            f"null {fact['null_us']:.0f} +- {fact['null_spread_us']:.0f}  {m.clock_mhz} MHz {m.power_w} W {m.throttle} {m.warnings}")  # fmt: skip
+    for finding in judgement.findings:
+        say(section, f"  {finding.rule}: {finding}")
+    RESULTS.setdefault("judgements", []).append(dump(judgement))
+
+
+def dump(judgement: Judgement) -> dict[str, Any]:
+    return {"judgement": judgement.model_dump(mode="json")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--only", default="control,spread,verdicts,corpus")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    for name in args.only.split(","):
+        began = time.monotonic()
+        try:
+            {"control": control, "spread": spread, "verdicts": verdicts, "corpus": corpus}[name](args.backend)
+        except Exception as error:
+            say(name, f"BROKEN {type(error).__name__}: {error}")
+        print(f"-- {name}: {time.monotonic() - began:.1f} s", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(RESULTS, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""The judge's parts by themselves: pages, layout, deck, snapshot, statistics, sizes."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import random
+import secrets
+import statistics as stats
+import time
+from itertools import pairwise
+
+import pytest
+import torch
+
+from kopt.evaluate import hooks
+from kopt.judge import promotes, protocol
+from kopt.judge.backends.cpu import CpuJudge
+from kopt.judge.deck import Deck, variants_for
+from kopt.judge.layout import layout, stacked, views
+from kopt.judge.numbers import impossible
+from kopt.judge.sizing import floor_us, hidden_shapes, sizes
+from kopt.judge.snapshot import Snapshot
+from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
+from kopt.machine.products import product
+from kopt.records import Cost, Shape, Status, Task
+
+
+def deck(task: Task, variants: int = 4, slots: int = 6, shape: Shape | None = None) -> Deck:
+    shape = shape or task.timing[0]
+    plan = layout(task, shape.dims, variants, slots)
+    arena, _ = CpuJudge("").share(plan.total_bytes)
+    return Deck(task, hooks.load(task), shape, plan, arena, "cpu")
+
+
+def honest(cards: Deck, calls: list[tuple[int, ...]]) -> None:
+    """Do what a kernel should."""
+    for call in calls:
+        want, _ = cards.expected(cards.inputs(call), cards.shape.dims)
+        cards.outputs["out"][cards.slot(call)].copy_(want["out"])
+
+
+# ------------------------------------------------------------------------------------------------------------- protocol
+
+
+def test_the_orders_page_cannot_be_mapped_for_writing() -> None:
+    words, fd = protocol.orders()
+    with pytest.raises(PermissionError):
+        mmap.mmap(fd, 4096)
+    reader = protocol.attach_orders(fd)
+    words[protocol.GO] = 7
+    assert reader[protocol.GO] == 7
+    with pytest.raises(TypeError):
+        reader[protocol.GO] = 8
+
+
+@pytest.mark.parametrize("page", [protocol.orders, protocol.reports])
+def test_no_page_can_be_shrunk_under_the_other_side(page) -> None:
+    import os
+
+    _, fd = page()
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+
+
+def test_waiting_for_a_word_ends_at_its_deadline() -> None:
+    words, _ = protocol.reports()
+    began = time.monotonic()
+    with pytest.raises(protocol.Timeout):
+        words.wait(protocol.DONE, 1, 0.05)
+    assert time.monotonic() - began < 1.0
+
+
+def test_nonces_differ_and_are_never_nothing() -> None:
+    drawn = protocol.nonces(1000)
+    assert len(set(drawn)) == 1000
+    assert protocol.NOTHING not in drawn
+
+
+# ----------------------------------------------------------------------------------------------------------- the deck
+
+
+def test_both_sides_compute_the_same_disjoint_views(blend: Task) -> None:
+    plan = layout(blend, blend.timing[0].dims, 3, 5)
+    arena = torch.zeros(plan.total_bytes, dtype=torch.uint8)
+    covered = 0
+    for block in (*plan.inputs, *plan.outputs):
+        for i, view in enumerate(views(arena, block)):
+            assert view.data_ptr() - arena.data_ptr() == block.offset + i * block.stride
+            view.fill_(1.0)
+            covered += view.numel()
+            assert torch.equal(stacked(arena, block)[i], view)
+    assert int((arena.view(torch.float32) == 1.0).sum()) == covered
+
+
+@pytest.mark.parametrize(("variants", "count"), [(4, 16), (3, 9), (5, 12)])
+def test_no_call_of_a_batch_repeats_a_problem_or_a_slot(blend: Task, variants: int, count: int) -> None:
+    calls = deck(blend, variants, count).deal(count)
+    assert len({(call[0], call[2]) for call in calls}) == count
+    assert all(call[0] == call[1] for call in calls)  # a and its scale stay together
+    assert sorted(call[3] for call in calls) == list(range(count))
+
+
+def test_an_operand_returns_only_after_all_others(blend: Task) -> None:
+    calls = deck(blend, 5, 25).deal(25)
+    for which in (0, 2):
+        used = [call[which] for call in calls]
+        places = [[k for k, u in enumerate(used) if u == v] for v in range(5)]
+        gaps = [j - i for at in places for i, j in pairwise(at)]
+        assert min(gaps) >= 4
+
+
+def test_on_the_diagonal_no_operand_is_used_twice(blend: Task) -> None:
+    calls = deck(blend, 5, 8).diagonal(8)
+    assert len(calls) == len({c[0] for c in calls}) == len({c[2] for c in calls}) == 5
+
+
+def test_variants_are_the_fewest_that_give_so_many_problems() -> None:
+    assert [variants_for(c, 2) for c in (1, 2, 4, 5, 100, 101)] == [1, 2, 2, 3, 10, 11]
+    assert variants_for(7, 1) == 7
+
+
+def test_nothing_of_the_inputs_is_visible_before_the_reveal(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    assert not cards._shared.any()
+    cards.reveal()
+    assert cards.touched() == ""
+    cards._shared[3] ^= 1
+    assert cards.touched() == "a"
+
+
+def test_every_draw_is_new(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    before = cards._private.clone()
+    cards.draw("normal")
+    assert not torch.equal(before, cards._private)
+
+
+def test_garbage_is_rarely_nan_and_differs_from_what_was_there(blend: Task) -> None:
+    cards = deck(blend)
+    last, nans = cards.outputs["out"].clone(), 0
+    for _ in range(40):
+        cards.garble()
+        out = cards.outputs["out"].clone()
+        nans += int(out.isnan().any())
+        assert not torch.equal(out, last)
+        last = out
+    assert 0 < nans < 30
+
+
+# ---------------------------------------------------------------------------------------------------------- snapshots
+
+
+def test_an_honest_batch_is_verified(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("integers")
+    calls = cards.deal(6)
+    honest(cards, calls)
+    assert Snapshot.draw(cards, 6).take().verify(calls, "integers") is None
+
+
+def test_a_wrong_row_is_found_in_a_few_looks_though_one_call_alone_has_it(blend: Task) -> None:
+    cards = deck(blend)
+    found = 0
+    for _ in range(10):
+        cards.draw("normal")
+        calls = cards.deal(6)
+        honest(cards, calls)
+        cards.outputs["out"][cards.slot(calls[4]), 7] += 1.0
+        finding = Snapshot.draw(cards, 6).take().verify(calls, "normal")
+        found += finding is not None
+        if finding is not None:
+            assert "call 5 of 6" in finding.message
+    # Whichever columns are drawn cross the row: this is found every time.
+    assert found == 10
+
+
+def test_one_wrong_element_is_found_at_the_rate_of_the_probes(blend: Task) -> None:
+    m, n = 20, 24
+    cards = deck(blend, 2, 4, Shape(name="small", dims={"M": m, "N": n, "K": 8}))
+    cards.draw("normal")
+    calls = cards.deal(4)
+    honest(cards, calls)
+    cards.outputs["out"][cards.slot(calls[0]), 7, 9] += 1.0
+    found = sum(Snapshot.draw(cards, 4).take().verify(calls[:1], "normal") is not None for _ in range(400))
+    expected = 1 - (1 - 4 / m) * (1 - 4 / n) * (1 - 1 / 4)
+    assert found / 400 == pytest.approx(expected, abs=0.1)
+
+
+def test_what_is_written_after_the_gather_shows(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    calls = cards.deal(6)
+    honest(cards, calls)
+    snapshot = Snapshot.draw(cards, 6).take()
+    assert snapshot.same(snapshot.again())
+    cards.outputs["out"].add_(1.0)
+    assert not snapshot.same(snapshot.again())
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_linear_drift_cancels_in_a_quad() -> None:
+    # A takes 1.1 times what B does while everything slows down by a fixed factor from batch to batch.
+    b1, a1, a2, b2 = 100.0, 110.0 * 1.01, 110.0 * 1.01**2, 100.0 * 1.01**3
+    assert quad((a1, a2), (b1, b2)) == pytest.approx(math.log(1.1), abs=1e-12)
+
+
+def test_student_agrees_with_tables() -> None:
+    for p, df, t in ((0.975, 1, 12.706), (0.975, 3, 3.182), (0.95, 11, 1.796), (0.975, 30, 2.042)):
+        assert student_quantile(p, df) == pytest.approx(t, abs=2e-3)
+        assert student_cdf(-t, df) == pytest.approx(1 - p, abs=1e-4)
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    rng = random.Random(1)
+    covered = {"middle": 0, "ratio": 0}
+    for _ in range(400):
+        logs = [rng.gauss(0.02, 0.01) for _ in range(12)]
+        one, two = middle([math.exp(x) for x in logs]), ratio(logs)
+        for name, q in (("middle", one), ("ratio", two)):
+            assert q.low is not None
+            assert q.high is not None
+            covered[name] += q.low <= math.exp(0.02) <= q.high
+    assert all(c >= 370 for c in covered.values())
+
+
+def test_noise_alone_is_rarely_promoted_and_a_real_gain_usually_is() -> None:
+    rng = random.Random(2)
+
+    def trial(gain: float, submissions: int) -> bool:
+        return promotes([[rng.gauss(-gain, 0.004) for _ in range(12)] for _ in range(4)], submissions)
+
+    assert sum(trial(0.0, 150) for _ in range(500)) == 0
+    assert sum(trial(0.02, 150) for _ in range(200)) > 190
+    assert sum(trial(0.003, 1) for _ in range(200)) < 20  # real, but below what is worth a new incumbent
+
+
+def test_promotion_gets_harder_with_every_submission() -> None:
+    logs = [[-0.02, -0.01, 0.002, -0.02, -0.015, -0.03]]
+    assert promotes(logs, 1)
+    assert not promotes(logs, 100)
+    assert p_faster(logs[0]) < 0.05
+
+
+def test_a_single_quad_promotes_nothing() -> None:
+    assert not promotes([[-1.0]], 1)
+    assert not promotes([], 1)
+
+
+# -------------------------------------------------------------------------------------------------------------- sizes
+
+
+def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:
+    h200 = product("h200")
+    task = blend.model_copy(update={"score": blend.score.model_copy(update={"peak": "fp8"})})
+    cost = Cost(flops=2 * 4096**3, read=2 * 4096**2, written=2 * 4096**2)
+    floor = floor_us(cost, h200, "fp8")
+    assert 60 < floor < 70  # 132 SMs x 8192 FLOP/clk at 1980 MHz
+    assert impossible(floor * 1.01, cost, h200, task, task.timing[0]) is None
+    finding = impossible(floor * 0.9, cost, h200, task, task.timing[0])
+    assert finding is not None
+    assert finding.status is Status.REJECTED
+
+
+def test_batches_fit_the_memory_there_is(blend: Task) -> None:
+    task, backend = (blend, hooks.load(blend), blend.timing[0]), CpuJudge("")
+    found = sizes(*task, backend, None, 1e4, 4096, memory=400_000)
+    roomy = sizes(*task, backend, None, 1e4, 4096, memory=1 << 30)
+    assert 2 <= found.slots < roomy.slots
+    assert found.variants**2 >= found.slots
+
+
+def test_hidden_shapes_are_valid_and_differ_from_run_to_run(blend: Task) -> None:
+    from kopt.records import Hidden
+
+    task = blend.model_copy(update={"hidden": Hidden(count=8, dims={"M": (1, 90), "N": (3, 70), "K": (1, 64)})})
+    drawn = [hidden_shapes(task, random.Random(secrets.randbits(64))) for _ in range(2)]
+    for shape in drawn[0]:
+        task.validate_shape(shape)
+        assert 1 <= shape.dims["M"] <= 90
+        assert 3 <= shape.dims["N"] <= 70
+    assert drawn[0] != drawn[1]
+    assert stats.median(s.dims["M"] for s in drawn[0] + drawn[1]) < 45  # small sizes are not rare

@@ -1,0 +1,116 @@
+"""Nothing outlives its owner, and what breaks is started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kopt.errors import HarnessError, MachineError
+from kopt.evaluate.worker.processes import family
+from kopt.judge import Judge
+from kopt.judge.lock import lock
+from kopt.records import Status, Task
+
+from .conftest import QUICK
+from .kernels import HONEST, kernel
+
+SLOW = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: list[int], seconds: float = 15.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(alive(p) for p in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_judge_and_runners_end_with_their_driver(blend: Task) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom kopt import content\nfrom kopt.judge import Judge\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from judge.conftest import QUICK\nfrom judge.test_processes import SLOW\n"
+        f"judge = Judge(content.read_task(Path({blend.folder!r})), 'cpu')\n"
+        "judge.measure(SLOW, plan=QUICK)\nprint('ready', flush=True)\njudge.measure(SLOW, plan=QUICK)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    everybody = family(driver.pid)
+    assert len(everybody) >= 4  # driver, judge, fork server, runner
+    driver.kill()
+    driver.wait()
+    assert gone(everybody[1:])
+
+
+def test_a_judge_that_is_killed_is_replaced_and_the_verdict_still_comes(blend: Task) -> None:
+    with Judge(blend, "cpu") as judge:
+        judge.measure(HONEST["plain"], plan=QUICK)
+        first = judge.about["pid"]
+        everybody = family(first)
+        threading.Timer(0.7, os.kill, (first, signal.SIGKILL)).start()
+        judgement = judge.measure(SLOW, plan=QUICK)
+        assert judge.about["pid"] != first
+        assert judgement.status is Status.PASSED
+        assert gone(everybody)
+
+
+def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kopt.judge.client._SLACK", -59.0)
+    with Judge(blend, "cpu") as judge, pytest.raises(HarnessError, match="broke twice"):
+        judge.measure(SLOW, plan=QUICK)
+
+
+def test_nothing_is_left_of_a_closed_judge(blend: Task) -> None:
+    with Judge(blend, "cpu") as judge:
+        judge.measure(HONEST["plain"], plan=QUICK)
+        everybody = family(judge.about["pid"])
+        folder = Path(judge._folder.name if judge._folder else "")
+        assert len(everybody) >= 2
+        assert len(list(folder.iterdir())) == 1  # the kernel's folder went with it, the baseline's runner is kept
+    assert gone(everybody)
+    assert not folder.exists()
+
+
+def test_a_device_has_one_judge() -> None:
+    name = f"test-{os.getpid()}"
+    held = lock(name)
+    with pytest.raises(MachineError, match=f"process {os.getpid()}"):
+        lock(name)
+    os.close(held)
+    os.close(lock(name))
+
+
+def test_the_second_judge_says_who_has_the_device(blend: Task) -> None:
+    device = f"shared-{os.getpid()}"
+    with Judge(blend, "cpu", device=device) as first:
+        first.measure(HONEST["plain"], plan=QUICK)
+        with Judge(blend, "cpu", device=device) as second, pytest.raises(MachineError, match="another kopt judge"):
+            second.measure(HONEST["plain"], plan=QUICK)
+        assert first.measure(HONEST["plain"], plan=QUICK).status is Status.PASSED
+
+
+def test_without_a_gpu_the_cuda_backend_says_what_is_missing(blend: Task) -> None:
+    from kopt.machine.detect import detect
+
+    if detect().gpus:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(MachineError, match="no GPU to measure on"):
+        Judge(blend, "cuda")

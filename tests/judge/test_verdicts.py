@@ -1,0 +1,128 @@
+"""Every kernel gets the verdict it earned, by the judge and runner that also serve a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from kopt.judge import Judge, Plan, Rival
+from kopt.records import Status, Task
+
+from .conftest import QUICK
+from .kernels import COMPUTE, CRASHED, EARLY, GOES_ON, HONEST, TIMEOUT, WALLED, WRONG, kernel
+
+UNCHECKED = QUICK.model_copy(update={"check": False})
+"""Without the check shapes: the timed batches themselves must find it."""
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_kernels_pass_and_are_timed(judge: Judge, blend: Task, name: str) -> None:
+    judgement = judge.measure(HONEST[name], plan=QUICK)
+    assert judgement.findings == ()
+    assert judgement.status is Status.PASSED
+    assert [m.shape for m in judgement.measurements] == [s.name for s in blend.timing]
+    assert all(m.host_us.value > 0 and m.calls > 0 for m in judgement.measurements)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_outputs_are_found_in_the_timed_batches(judge: Judge, name: str) -> None:
+    judgement = judge.measure(WRONG[name], plan=UNCHECKED)
+    assert judgement.status is Status.WRONG
+    assert judgement.measurements == ()
+    assert judgement.findings[-1].shape
+
+
+def test_a_kernel_that_goes_on_writing_does_not_pass(judge: Judge) -> None:
+    assert judge.measure(GOES_ON, plan=UNCHECKED).status in (Status.WRONG, Status.REJECTED)
+
+
+def test_a_finding_names_shape_place_and_numbers(judge: Judge) -> None:
+    finding = judge.measure(WRONG["zeros"], plan=QUICK).findings[-1]
+    assert finding.shape == "ragged"
+    assert "out[" in finding.place
+    assert finding.got == "0"
+    assert float(finding.want) != 0
+
+
+def test_a_written_input_is_named(judge: Judge) -> None:
+    finding = judge.measure(WRONG["writes its input"], plan=QUICK).findings[-1]
+    assert finding.rule == "judge.inputs"
+    assert "input a" in finding.message
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_answers_before_the_work_is_done_are_told_apart_from_wrong_ones(judge: Judge, name: str) -> None:
+    judgement = judge.measure(EARLY[name], plan=UNCHECKED)
+    assert judgement.status is Status.REJECTED
+    assert judgement.findings[-1].rule == "judge.late"
+
+
+@pytest.mark.parametrize("name", CRASHED)
+def test_a_runner_that_dies_or_babbles_is_a_crash_whatever_it_says(judge: Judge, name: str) -> None:
+    judgement = judge.measure(CRASHED[name], plan=QUICK)
+    assert judgement.status is Status.CRASHED
+    assert judgement.measurements == ()
+
+
+@pytest.mark.parametrize("name", TIMEOUT)
+def test_what_does_not_end_is_ended(judge: Judge, name: str) -> None:
+    judgement = judge.measure(TIMEOUT[name], plan=QUICK)
+    assert judgement.status is Status.TIMEOUT
+    assert judgement.seconds < 10
+
+
+@pytest.mark.parametrize("name", WALLED)
+def test_walls_stand_between_the_kernel_and_the_judge(judge: Judge, name: str) -> None:
+    judgement = judge.measure(WALLED[name], plan=QUICK)
+    assert judgement.status is Status.CRASHED
+    assert any(word in judgement.findings[-1].message for word in ("PermissionError", "Permission denied", "TypeError"))
+
+
+def test_a_syntax_error_is_a_compile_error_with_its_line(judge: Judge) -> None:
+    judgement = judge.measure(COMPUTE + "\ndef blend(:\n    pass\n", plan=QUICK)
+    assert judgement.status is Status.COMPILE_ERROR
+    assert "SyntaxError" in judgement.findings[-1].message
+
+
+def test_an_exception_names_the_line_of_the_kernel(judge: Judge) -> None:
+    source = kernel("raise ValueError('no')")
+    line = source.splitlines().index("    raise ValueError('no')") + 1
+    assert judge.measure(source, plan=QUICK).findings[-1].place == f"line {line}"
+
+
+def test_parameters_reach_the_kernel(judge: Judge) -> None:
+    source = COMPUTE + "\ndef blend(a, scale, b, out, *, TILE):\n    assert TILE == 32\n    compute(a, scale, b, out)\n"
+    assert judge.measure(source, {"TILE": 32}, plan=QUICK).status is Status.PASSED
+    assert judge.measure(source, {"TILE": 64}, plan=QUICK).status is Status.CRASHED
+
+
+def test_a_crash_costs_one_runner_and_no_judge(judge: Judge) -> None:
+    judge.measure(HONEST["plain"], plan=QUICK)
+    before = judge.about["pid"]
+    judge.measure(CRASHED["segfault"], plan=QUICK)
+    assert judge.measure(HONEST["plain"], plan=QUICK).status is Status.PASSED
+    assert judge.about["pid"] == before
+
+
+def test_times_on_the_cpu_are_never_called_utilization(judge: Judge) -> None:
+    for measurement in judge.measure(HONEST["plain"], plan=QUICK).measurements:
+        assert measurement.utilization is None
+        assert measurement.roofline is None
+
+
+def test_every_process_of_a_plan_is_a_fresh_one(judge: Judge) -> None:
+    # About 50 calls a process: one process for all three would count past the limit.
+    source = kernel("global CALLS\nCALLS += 1\nassert CALLS < 150\ncompute(a, scale, b, out)", "CALLS = 0")
+    plan = UNCHECKED.model_copy(update={"processes": 3, "quads": 3, "most_calls": 4})
+    judgement = judge.measure(source, plan=plan)
+    assert judgement.status is Status.PASSED
+    assert all(len(logs) == 3 for logs in judgement.quads.values())
+
+
+def test_the_slower_of_two_kernels_has_the_larger_log_ratio(judge: Judge) -> None:
+    slow = kernel("import time\ntime.sleep(0.02)\ncompute(a, scale, b, out)")
+    plan = Plan(quads=2, batch_us=60_000.0, idle_s=0.0, check=False, call_seconds=5.0)
+    judgement = judge.measure(slow, plan=plan, rival=Rival(source=HONEST["plain"]))
+    assert judgement.status is Status.PASSED
+    for shape, logs in judgement.quads.items():
+        assert min(logs) > 0, shape
+        assert all(m.host_us.value > 15_000 for m in judgement.measurements)
