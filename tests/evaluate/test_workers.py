@@ -348,7 +348,7 @@ def test_walls_leave_threads_and_the_folder(candidate: Candidate, tmp_path: Path
         "import threading, tempfile\nwrite = lambda: open('out', 'w').write('7')\n"
         "t = threading.Thread(target=write); t.start(); t.join()\n"
         "os.makedirs('a/b'); os.replace('out', 'a/b/out')\nwith tempfile.TemporaryFile() as f: f.write(b'x')\n"
-        "return open('a/b/out').read()"
+        "open('/dev/null', 'w').write('x')\nreturn open('a/b/out').read()"
     )
     reply = candidate(entry(body))
     assert reply.value == {"returned": "7"}, reply.error

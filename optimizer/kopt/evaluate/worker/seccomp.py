@@ -83,7 +83,9 @@ _DENIED: Mapping[Group, str] = {
     "priority": "setpriority ioprio_set",
     # Landlock does not cover these, and the owner of a file needs no capability for them.
     "metadata": "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat setxattr lsetxattr fsetxattr setxattrat "
-    "removexattr lremovexattr fremovexattr removexattrat utime utimes futimesat utimensat truncate file_setattr",
+    "removexattr lremovexattr fremovexattr removexattrat utime utimes futimesat utimensat truncate file_setattr "
+    # A link leads whoever reads the folder later elsewhere.
+    "link linkat symlink symlinkat",
     "kernel": "bpf mount umount2 move_mount open_tree open_tree_attr fsopen fsconfig fsmount fspick mount_setattr "
     "pivot_root chroot unshare setns io_uring_setup io_uring_enter io_uring_register add_key request_key keyctl "
     "kexec_load kexec_file_load init_module finit_module delete_module reboot swapon swapoff settimeofday "

@@ -96,8 +96,8 @@ class Walls:
 # that belongs to another process.
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-    "/etc/localtime", "/etc/timezone", "/dev/zero", "/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
-    "/proc/sys/vm", "/sys/devices/system",
+    "/etc/localtime", "/etc/timezone", "/dev/zero", "/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo",
+    "/proc/stat", "/proc/sys/vm", "/sys/devices/system",
 )  # fmt: skip
 
 
