@@ -170,13 +170,23 @@ def _read_on(row: Summary, path: Path) -> None:
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            head = HEAD.match(line)
-            if head is None or int(head[1]) != row.lines + 1:
-                raise ValueError("not a journal event" if head is None else f"seq {int(head[1])} out of order")
-            _take(row, head[4].decode(), line)
-            row.seconds = max(row.seconds, float(head[3]))
+            seq, elapsed, type = _head(line)
+            if seq != row.lines + 1:
+                raise ValueError(f"seq {seq} out of order")
+            _take(row, type, line)
+            row.seconds = max(row.seconds, elapsed)
             row.lines += 1
             row.offset += len(line)
+
+
+def _head(line: bytes) -> tuple[int, float, str]:
+    """Number, active seconds and type of an event; ValueError or KeyError when it is none."""
+    if (head := HEAD.match(line)) is not None and line.endswith(b"}\n"):
+        return int(head[1]), float(head[3]), head[4].decode()
+    from pydantic_core import from_json
+
+    event = from_json(line)
+    return int(event["seq"]), float(event["elapsed"]), str(event["type"])
 
 
 def _take(row: Summary, type: str, line: bytes) -> None:

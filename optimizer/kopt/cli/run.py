@@ -47,7 +47,8 @@ def run(
 ) -> None:
     """Optimize a task, from its families to the best kernel.
 
-    The loop climbs the task's kernel families, tunes the promising ones and keeps the best. Without --minutes and --until, a run ends after 40 submissions and 36 trials.
+    The loop climbs the task's kernel families, tunes the promising ones and keeps the best. Without --minutes and
+    --until, a run ends after 40 submissions and 36 trials.
     """
     where = root(ctx, workspace)
     from kopt import loop

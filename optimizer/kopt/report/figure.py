@@ -294,7 +294,9 @@ def _axes_text(axes: Axes, lowest: Axes, rows: Rows) -> None:
     of = "of peak" if rows.metric == "utilization" else "of the roofline"
     axes.set_ylabel(f"{rows.evidence + ' ' if rows.evidence else ''}{rows.metric}, {of}")
     axes.yaxis.set_label_coords((0.22 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)
-    lowest.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    count = max(len(rows.submissions), 1)
+    ticks = MaxNLocator(integer=True, nbins=10, min_n_ticks=1).tick_values(1, count)
+    lowest.set_xticks([n for n in map(int, ticks) if 1 <= n <= count])
     lowest.set_xlabel("submission", loc="left")
     handles, labels = axes.get_legend_handles_labels()
     if handles:

@@ -5,12 +5,18 @@ Pure geometry, in any one unit. Labels stand in lanes above the axis, each on a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 APART = 4
 """Distance between two texts of one lane, in gaps: close neighbours would read as one label."""
+
+SHIFTS = (0.0, 0.5, 1.0, 0.25, 0.75)
+"""How far a text may reach to the left of its leader, in its own width, the preferred ways first."""
+
+PATIENCE = 2000
+"""Layouts looked at; any of them is right, the rest would only be lower."""
 
 
 class Spot(NamedTuple):
@@ -22,32 +28,50 @@ class Spot(NamedTuple):
     right: float
 
 
-def place(points: Sequence[float], widths: Sequence[float], span: float, gap: float) -> list[Spot] | None:
-    """A spot for every label within [0, span], in as few lanes as possible; None when there is no such layout.
+Box = tuple[float, float]
 
-    Every label stands on top of its leader: starting there, centred on it or ending there. Which is tried out (3^n
-    layouts, so keep it to about seven labels); for given places, what may not cross what is an order from bottom up.
+
+def place(points: Sequence[float], widths: Sequence[float], span: float, gap: float) -> list[Spot] | None:
+    """A spot for every label within [0, span], in few lanes; None when there is no layout.
+
+    Every label stands on top of its leader: starting there, ending there, or in between. Which is tried out; for given
+    places, what may not cross what is an order from bottom up.
     """
-    choices = [
-        [left for left in (x - gap, x - width / 2, x - width + gap) if left >= 0 and left + width <= span]
-        for x, width in zip(points, widths, strict=True)
-    ]
     best: list[Spot] | None = None
-    for lefts in product(*choices):
-        boxes = [(left, left + width) for left, width in zip(lefts, widths, strict=True)]
+    for boxes in islice(_layouts(points, widths, span, gap), PATIENCE):
         lanes = _lanes(points, boxes, gap)
         if lanes is not None and (best is None or max(lanes, default=0) < max(spot.lane for spot in best)):
             best = [Spot(lane, *box) for lane, box in zip(lanes, boxes, strict=True)]
     return best
 
 
-def _lanes(points: Sequence[float], boxes: Sequence[tuple[float, float]], gap: float) -> list[int] | None:
+def _layouts(
+    points: Sequence[float], widths: Sequence[float], span: float, gap: float, made: tuple[Box, ...] = ()
+) -> Iterator[tuple[Box, ...]]:
+    """Every choice of places in which no two labels each stand in the way of the other's leader."""
+    i = len(made)
+    if i == len(points):
+        yield made
+        return
+    for shift in SHIFTS:
+        left = points[i] - shift * widths[i]
+        box = (left, left + widths[i])
+        if left < 0 or box[1] > span:
+            continue
+        if any(_blocks(box, points[j], gap) and _blocks(made[j], points[i], gap) for j in range(i)):
+            continue
+        yield from _layouts(points, widths, span, gap, (*made, box))
+
+
+def _blocks(box: Box, point: float, gap: float) -> bool:
+    return box[0] - gap / 4 < point < box[1] + gap / 4
+
+
+def _lanes(points: Sequence[float], boxes: Sequence[Box], gap: float) -> list[int] | None:
     """The lowest lanes for texts that span these intervals, or None when two must each be below the other."""
     every = range(len(points))
     # A leader that would run through a text must end below it.
-    below = {
-        i: {j for j in every if j != i and boxes[i][0] - gap / 2 < points[j] < boxes[i][1] + gap / 2} for i in every
-    }
+    below = {i: {j for j in every if j != i and _blocks(boxes[i], points[j], gap)} for i in every}
     lanes: dict[int, int] = {}
     while len(lanes) < len(points):
         ready = [i for i in every if i not in lanes and below[i] <= lanes.keys()]
@@ -62,5 +86,5 @@ def _lanes(points: Sequence[float], boxes: Sequence[tuple[float, float]], gap: f
     return [lanes[i] for i in every]
 
 
-def _close(a: tuple[float, float], b: tuple[float, float], gap: float) -> bool:
+def _close(a: Box, b: Box, gap: float) -> bool:
     return a[0] < b[1] + gap and b[0] < a[1] + gap

@@ -93,7 +93,7 @@ class Lines(LiveObserver):
         try:
             self._console.print(Text(f"{event.elapsed:7.1f} s  ").append_text(text), soft_wrap=True)
             self._console.file.flush()
-        except OSError:  # a closed pipe
+        except (OSError, SystemExit):  # a closed pipe, which a rich console answers by leaving
             self._console = None
 
     def on_stage(self, submission: int, stage: str, trial: int | None) -> None:

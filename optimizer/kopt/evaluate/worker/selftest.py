@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):  # type: ignore[n
 
 def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """Compile one small kernel for payload["arch"] and return the size of its cubin in bytes."""
+    os.environ["TRITON_CACHE_DIR"] = str(folder)  # what an earlier compilation left proves nothing
     signature = {"x_ptr": "*fp32", "y_ptr": "*fp32", "out_ptr": "*fp32", "n": "i32", "BLOCK": "constexpr"}
     source = ASTSource(add_kernel, signature, {"BLOCK": 128})
     compiled = triton.compile(source, target=GPUTarget("cuda", payload["arch"], 32))
