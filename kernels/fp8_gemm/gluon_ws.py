@@ -135,15 +135,16 @@ def gluon_ws_kernel(
     a_desc, b_desc, scale_a_ptr, scale_b_ptr, out_desc,
     M, N, K,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
-    GROUP_M: gl.constexpr, STAGES: gl.constexpr,
+    GROUP_M: gl.constexpr, SLICE_N: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     gl.static_assert(cuda_capability_geq(9) and not cuda_capability_geq(10), "WGMMA exists on Hopper (sm_90) alone")
+    gl.static_assert(BLOCK_M * BLOCK_N <= 128 * 256, "a thread has registers for 128 accumulators: 128x256 or 256x128")
     HALF_M: gl.constexpr = BLOCK_M // 2
     # Two stages of A for each of B: each warp group has the half that it multiplies.
     a_ring = gl.allocate_shared_memory(a_desc.dtype, [2 * STAGES, HALF_M, BLOCK_K], a_desc.layout)
     b_ring = gl.allocate_shared_memory(b_desc.dtype, [STAGES, BLOCK_N, BLOCK_K], b_desc.layout)
-    upper = gl.allocate_shared_memory(out_desc.dtype, [2] + out_desc.block_type.shape, out_desc.layout)
-    lower = gl.allocate_shared_memory(out_desc.dtype, [2] + out_desc.block_type.shape, out_desc.layout)
+    upper = gl.allocate_shared_memory(out_desc.dtype, [2, HALF_M, SLICE_N], out_desc.layout)
+    lower = gl.allocate_shared_memory(out_desc.dtype, [2, HALF_M, SLICE_N], out_desc.layout)
     filled = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     freed = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
@@ -184,6 +185,7 @@ def fp8_gemm(
     sms = torch.cuda.get_device_properties(a.device).multi_processor_count
     gluon_ws_kernel[(min(sms, tiles),)](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
-        BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M, STAGES=NUM_STAGES,
+        BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K,
+        GROUP_M=GROUP_M, SLICE_N=SLICE_N, STAGES=NUM_STAGES,
         num_warps=4,
     )  # fmt: skip
