@@ -108,10 +108,12 @@ class KernelCheck:
         if self._checked is None:
             from kopt.evaluate.numerics import Numerics
             from kopt.evaluate.workers import Workers
+            from kopt.machine.products import DEFAULT_TARGET, product
 
+            target = product(DEFAULT_TARGET)
             with Workers() as workers, tempfile.TemporaryDirectory(prefix="kopt-") as store:
                 numerics = Numerics(workers, Path(store))
-                self._checked = numerics.check(self.task, self.source, self.parameters, self.seed, self.chosen)
+                self._checked = numerics.check(self.task, self.source, self.parameters, self.seed, target, self.chosen)
         return self._checked, self.chosen.index(problem)
 
     def close(self) -> None:

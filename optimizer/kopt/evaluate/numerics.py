@@ -14,20 +14,21 @@ import stat
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from kopt.evaluate.answers import Answers, Graded, Prepared, Problem, problems
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.tensors import Layout, layout, nbytes
+from kopt.machine.products import Product
 from kopt.records import Finding, Outcome, Parameters, StageResult, Status, Task
 
 if TYPE_CHECKING:
     from kopt.evaluate.workers import Reply, Workers
 
-DEADLINE = 60.0
-"""Seconds for all calls of a candidate. A good kernel takes three; a naive one with tiny tiles, eight."""
+DEADLINE = 90.0
+"""Seconds for all calls of a candidate. A good kernel takes three on an idle core; one with tiny tiles, eight."""
 
 _SHOWN = 8
 """Findings of one stage; more of the same help nobody."""
@@ -78,7 +79,7 @@ class Numerics:
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         started = time.perf_counter()
-        checked = self.check(case.task, case.source, case.parameters, case.seed)
+        checked = self.check(case.task, case.source, case.parameters, case.seed, case.target)
         found = [finding for index in sorted(checked.findings) for finding in checked.findings[index]]
         outcome = Outcome.FAILED if found else Outcome.PASSED
         if not found and checked.unavailable:
@@ -96,7 +97,13 @@ class Numerics:
         )
 
     def check(
-        self, task: Task, source: str, parameters: Parameters, seed: int, chosen: Sequence[Problem] | None = None
+        self,
+        task: Task,
+        source: str,
+        parameters: Parameters,
+        seed: int,
+        target: Product,
+        chosen: Sequence[Problem] | None = None,
     ) -> Checked:
         """Run `chosen`, or all, and compare. UsageError when a hook of the task fails; a bad candidate is findings."""
         prepared = self._answers.prepare(task, seed, problems(task) if chosen is None else chosen)
@@ -109,7 +116,13 @@ class Numerics:
             reply = self._workers.run(
                 "interpret",
                 "kopt.evaluate.worker.execute:run",
-                {"file": _FILE, "entry": task.entry, "parameters": dict(parameters), "groups": groups},
+                {
+                    "file": _FILE,
+                    "entry": task.entry,
+                    "parameters": dict(parameters),
+                    "target": asdict(target),
+                    "groups": groups,
+                },
                 folder=folder,
                 deadline=self._deadline,
             )

@@ -8,50 +8,59 @@ the result, what writes there shows in the guard.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import torch
-import triton
 from triton.runtime import interpreter
 
 from kopt.evaluate.tensors import Layout, nbytes, pack, unpack
-from kopt.evaluate.worker import candidate, rounding
+from kopt.evaluate.worker import candidate, interpreted
+from kopt.evaluate.worker.shims import Presented
+from kopt.evaluate.worker.tape import Tape
+from kopt.machine.products import Product
 
 AT = "at"
 """Name of the file that holds the number of the call in progress."""
+
+SMS = 4
+"""Multiprocessors of the GPU that is pretended: so few that programs of a persistent kernel take several tiles each."""
 
 GUARD = 256 << 10
 """Bytes on either side of a buffer; what an unmasked tile of 128 rows overruns in a small shape."""
 
 
-class Unavailable(BaseException):
-    """The interpreter cannot run this. No `except Exception` of a candidate may turn it into something else."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.facts = {"unavailable": why}
-
-
 def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """payload: file, entry, parameters, groups = [{inputs, outputs (layouts), calls = [{call, problem, fill}]}].
+    """payload: file, entry, parameters, target (fields of Product), groups = [{inputs, outputs (layouts),
+    calls = [{call, problem, fill}]}].
 
     Reads <problem>.in and writes <call>.out. Returns {"inputs": {call: SHA-256 of all inputs after the call},
-    "outside": {call: tensor whose guard was overwritten}}. What the candidate raises passes through.
+    "outside": {call: tensor whose guard was overwritten}}, or {"unavailable": why the interpreter cannot run it}. What
+    the candidate raises passes through.
     """
-    rounding.install()
-    triton.knobs.compilation.front_end_debugging = True  # exceptions of kernels arrive as they are, with their lines
-    _refuse_gluon()
-    module = candidate.load(folder / payload["file"], payload["entry"])
+    try:
+        return _run(payload, folder)
+    except interpreted.Unavailable as error:
+        return {"unavailable": str(error)}
+
+
+def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+    tape, turn = Tape(), interpreted.Turn()
+    interpreted.install(dataclasses.replace(Product(**payload["target"]), sms=SMS), tape, turn)
+    with Presented(tape):
+        module = candidate.load(folder / payload["file"], payload["entry"])
     entry = getattr(module, payload["entry"])
+    kept = []
     after: dict[str, str] = {}
     outside: dict[str, str] = {}
-    for group in payload["groups"]:
+    for turn.number, group in enumerate(payload["groups"]):
         buffers = {item["name"]: _Buffer(item) for item in group["inputs"] + group["outputs"]}
         inputs = [buffers[item["name"]].tensor for item in group["inputs"]]
         outputs = [buffers[item["name"]].tensor for item in group["outputs"]]
+        kept.append(buffers)  # an address stands for one tensor, as long as the job lasts
         for call in group["calls"]:
             (folder / AT).write_text(str(call["call"]))
             data = (folder / f"{call['problem']}.in").read_bytes()
@@ -61,7 +70,8 @@ def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], d
                 fill(output, call["fill"], seed=1000 * call["call"] + index)
             # Views: an entry that gives its arguments other storage has not written ours.
             arguments = [tensor.view_as(tensor) for tensor in inputs + outputs]
-            _call(entry, arguments, payload["parameters"])
+            with Presented(tape), interpreted.Redone(tape):
+                _call(entry, arguments, payload["parameters"])
             (folder / f"{call['call']}.out").write_bytes(pack(outputs))
             after[str(call["call"])] = hashlib.sha256(pack(inputs)).hexdigest()
             if overrun := [name for name, buffer in buffers.items() if not buffer.intact()]:
@@ -107,7 +117,7 @@ def _call(entry: Callable[..., object], arguments: list[torch.Tensor], parameter
         entry(*arguments, **parameters)
     except NotImplementedError as error:
         if _innermost(error) == interpreter.__file__:
-            raise Unavailable(f"Triton's interpreter: {error}") from error
+            raise interpreted.Unavailable(f"Triton's interpreter: {error}") from error
         raise
 
 
@@ -116,16 +126,3 @@ def _innermost(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace.tb_frame.f_code.co_filename if trace is not None else ""
-
-
-def _refuse_gluon() -> None:
-    """The interpreter knows nothing of Gluon: a launch ends the job as unavailable instead of looking for a GPU."""
-    try:
-        from triton.experimental.gluon._runtime import GluonJITFunction
-    except ImportError:
-        return
-
-    def run(self: Any, *args: Any, **kwargs: Any) -> Never:
-        raise Unavailable(f"{self.fn.__name__} is a Gluon kernel, which Triton's interpreter does not run")
-
-    GluonJITFunction.run = run
