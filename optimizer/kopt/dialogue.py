@@ -41,8 +41,8 @@ class Episode:
     mode: str
     model: str
     place: Place
-    submissions: int
-    """How many the run had when it began."""
+    brief: str
+    """Key of the brief that it began with."""
     events: list[tuple[str, Place]] = field(default_factory=list)
     calls: int = 0
     ended: str = ""
@@ -58,7 +58,9 @@ class Dialogue:
         """The last one that was begun."""
         self.usage: dict[tuple[str, str], Usage] = {}
         """By model and purpose."""
-        self.briefs: set[str] = set()
+        self.briefs: dict[str, Place] = {}
+        self.toolless: set[str] = set()
+        """Models that turned out to have no tool calling."""
         self.replies: Counter[str] = Counter()
         """Replies of every model so far."""
         self.tools: Counter[str] = Counter()
@@ -80,11 +82,11 @@ class Dialogue:
         return getattr(self, f"_on_{type}", None)
 
     def _on_brief(self, event: Event) -> None:
-        self.briefs.add(event.payload["sha"])
+        self.briefs[event.payload["sha"]] = (event.offset, event.size)
 
     def _on_episode(self, event: Event) -> None:
         p = event.payload
-        self.episode = Episode(p["episode"], p["mode"], p["model"], (event.offset, event.size), p["submissions"])
+        self.episode = Episode(p["episode"], p["mode"], p["model"], (event.offset, event.size), p["brief"])
 
     def _on_episode_end(self, event: Event) -> None:
         p = event.payload
@@ -108,8 +110,11 @@ class Dialogue:
     def _on_request_failed(self, event: Event) -> None:
         self._reserved = None
         self._account(event, failed=True)
-        if event.payload.get("notable"):
-            self.notices.append(f"{event.payload['model']}: {event.payload['reason']}")
+        if event.payload["kind"] == "tools":
+            self.toolless.add(event.payload["model"])
+
+    def _on_notice(self, event: Event) -> None:
+        self.notices.append(event.payload["text"])
 
     def _on_tool(self, event: Event) -> None:
         p = event.payload
@@ -124,8 +129,6 @@ class Dialogue:
 
     def _on_agent(self, event: Event) -> None:
         self._charges["model_seconds"] += event.payload["seconds"]
-        if event.payload.get("notable"):
-            self.notices.append(f"agent: {event.payload['reason']}")
 
     def on_started(self) -> None:
         """A new process: what the last one had sent and never saw answered may have cost what it reserved."""

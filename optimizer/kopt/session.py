@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +18,7 @@ from kopt.evaluate import tuner
 from kopt.evaluate.evaluator import Evaluator
 from kopt.journal import Event, Journal
 from kopt.observe import Observer
-from kopt.records import Parameters, Submission, Task, Verdict, digest
+from kopt.records import KernelFacts, Parameters, Submission, Task, Verdict, digest
 from kopt.run import Entry, Run, TrialRow, write_whole
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
 from kopt.turns import Turns
@@ -105,6 +105,16 @@ class Session:
             self.check()
             return self._evaluator.evaluate(source, parameters)
 
+    def kernels(self, n: int) -> Mapping[str, KernelFacts]:
+        """The compiled kernels of a submission with the line tables that the journal does not keep."""
+        with self._turns:
+            return self._evaluator.kernels(self.run.entry(n).submission, self.run.source(n))
+
+    @property
+    def measures(self) -> bool:
+        """Whether scores come from a clock here, not from a model."""
+        return any(stage.name == "measure" for stage in self._evaluator.stages)
+
     def tune(self, n: int, trials: int) -> list[TrialRow]:
         """Try up to `trials` further parameter points of a submission; returns all that were ever tried, in order.
 
@@ -149,10 +159,8 @@ class Session:
         return self._append(type, **payload)
 
     def charges(self) -> Charges:
-        """What is spent by now, the request in flight at its highest price."""
-        spent = self.run.charges
-        dollars = spent.dollars + self.run.dialogue.reserved
-        return spent.model_copy(update={"seconds": self._log.elapsed, "dollars": dollars})
+        """What is spent by now."""
+        return self.run.charges.model_copy(update={"seconds": self._log.elapsed})
 
     def check(self) -> None:
         """Raise Stop when nothing further may start."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from kopt import content
 from kopt.errors import UsageError
 from kopt.evaluate.tuner import BATCH
-from kopt.records import Parameters, Status, Task
+from kopt.propose.feedback import changed
+from kopt.records import Status, Task
 from kopt.run import Entry
 from kopt.session import Session
 from kopt.source import KernelSource, SourceError, parse
@@ -141,9 +142,3 @@ def best_submitted(session: Session, n: int) -> float:
 
 def _tuned(entry: Entry) -> bool:
     return bool(entry.submission.parameters)
-
-
-def changed(defaults: Parameters, parameters: Parameters) -> str:
-    """What differs from the defaults, in words: "BLOCK_N 128 -> 256, NUM_WARPS 4 -> 8"."""
-    parts = [f"{k} {defaults.get(k, '?')} -> {v}" for k, v in parameters.items() if defaults.get(k) != v]
-    return ", ".join(parts) or "the defaults"

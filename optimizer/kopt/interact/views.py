@@ -1,0 +1,200 @@
+"""What the reading tools show: short selected texts, made from the journal and the sources."""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+from kopt.errors import UsageError
+from kopt.machine.products import product
+from kopt.propose.feedback import entry_line, failure, limit_text, parameters, percent, score
+from kopt.propose.limits import traced
+from kopt.propose.templates import clip, fence
+from kopt.records import KernelFacts, Parameters, Status, Verdict
+from kopt.report.text import line
+from kopt.run import Entry
+from kopt.session import Session
+
+SOURCE = 30_000
+"""Characters of a source that are shown: three times what a long kernel has."""
+DIFF = 10_000
+LINES = 40
+"""Source lines of a hot loop that are listed, those with the most instructions."""
+
+
+class Views:
+    """Reads on behalf of one caller. `seconds` adds up what its own evaluations took."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.seconds = 0.0
+
+    def screen(self, source: str, pinned: Parameters | None) -> Verdict:
+        started = time.monotonic()
+        try:
+            return self._session.screen(source, pinned)
+        finally:
+            self.seconds += time.monotonic() - started
+
+    def read(self, n: int, what: Literal["source", "verdict", "diff"], against: int | None) -> str:
+        run = self._session.run
+        entry = run.entry(n)
+        if what == "source":
+            pinned = f", at {parameters(entry.submission.parameters)}" if entry.submission.parameters else ""
+            return f"Submission {n}{pinned}:\n{fence(clip(run.source(n), SOURCE))}"
+        if what == "diff":
+            older = against or entry.submission.parent
+            if older is None:
+                raise UsageError(f"submission {n} has no parent: say against which one to compare it")
+            return f"From submission {older} to {n}:\n{fence(clip(self._diff(older, n), DIFF), 'diff')}"
+        verdict = run.verdict(n)
+        if verdict is None:
+            raise UsageError(f"submission {n} has no verdict yet")
+        head = f"Submission {n}: {str(verdict.status).replace('_', ' ')}, by evaluator {verdict.evaluator}"
+        return _joined(head, entry.submission.note, failure(verdict), score(run, verdict, n), limit_text(verdict))
+
+    def history(self, order: Literal["recent", "best", "failed"], count: int) -> str:
+        entries = list(self._session.run.entries.values())
+        chosen: list[Entry]
+        if order == "best":
+            scored = (e for e in entries if e.score is not None)
+            chosen = heapq.nlargest(count, scored, key=lambda e: (e.rank, -e.n))
+        elif order == "failed":
+            chosen = [e for e in entries if e.status not in (None, Status.PASSED)][-count:]
+        else:
+            chosen = entries[-count:]
+        if not chosen:
+            return "Nothing yet."
+        return f"{len(entries)} submissions; {order} {len(chosen)}:\n" + "\n".join(entry_line(e) for e in chosen)
+
+    def profile(self, n: int | None) -> str:
+        """Modelled terms of every shape and traced facts of every kernel."""
+        n = self._named(n)
+        verdict = self._session.run.verdict(n)
+        if verdict is None:
+            raise UsageError(f"submission {n} has no verdict yet")
+        return _joined(
+            f"Submission {n} on {product(verdict.target).name}. Terms are what each unit alone would need, in us, as "
+            f"modelled; they overlap, so the time is less than their sum.",
+            "\n".join(_terms(verdict)),
+            "\n".join(_kernels(verdict)),
+            limit_text(verdict),
+        )
+
+    def sass(self, n: int | None, name: str) -> str:
+        """Source lines of the hot loop with the instructions that each became."""
+        n = self._named(n)
+        entry, source = self._session.run.entry(n), self._session.run.source(n)
+        started = time.monotonic()
+        try:
+            kernels = self._session.kernels(n)
+        finally:
+            self.seconds += time.monotonic() - started
+        if not kernels:
+            raise UsageError(f"submission {n} launches no kernel that compiles")
+        named = [k for k in kernels.values() if name in ("", k.name)]
+        if not named:
+            there = ", ".join(sorted({k.name for k in kernels.values()}))
+            raise UsageError(f"submission {n} has no kernel {line(name, 60)!r}; it has {there}")
+        kernel = max(named, key=lambda k: (sum(k.mma.values()), k.registers))
+        return f"Submission {entry.n}, kernel {kernel.name}:\n{hot_loop(kernel, source)}"
+
+    def _named(self, n: int | None) -> int:
+        if n is not None:
+            return self._session.run.entry(n).n
+        if self._session.run.incumbent is None:
+            raise UsageError("no submission has a score yet: name one")
+        return self._session.run.incumbent.n
+
+    def _diff(self, older: int, newer: int) -> str:
+        run = self._session.run
+        before, after = run.entry(older), run.entry(newer)
+        lines = list(
+            difflib.unified_diff(
+                run.source(older).splitlines(),
+                run.source(newer).splitlines(),
+                f"submission {older}",
+                f"submission {newer}",
+                lineterm="",
+                n=2,
+            )
+        )
+        if before.submission.parameters != after.submission.parameters:
+            lines.append(
+                f"parameters: {parameters(before.submission.parameters)} -> {parameters(after.submission.parameters)}"
+            )
+        return "\n".join(lines) or "(no difference)"
+
+
+def hot_loop(kernel: KernelFacts, source: str) -> str:
+    """The hot loop by source line: how many instructions of which class, beside the line itself."""
+    table = kernel.hot_lines or kernel.lines
+    what = "hot loop" if kernel.hot_lines else "whole kernel: no loop was found"
+    text = source.splitlines()
+    busiest = heapq.nlargest(LINES, table, key=lambda number: sum(table[number].values()))
+    shown = []
+    for number in sorted(busiest, key=lambda n: int(n) if n.isdigit() else 0):
+        counts = ", ".join(f"{op} {n}" for op, n in sorted(table[number].items(), key=lambda item: -item[1])[:6])
+        code = text[int(number) - 1].strip() if number.isdigit() and 0 < int(number) <= len(text) else ""
+        shown.append(f"{number:>5} | {counts:<48} | {line(code, 100)}")
+    total = sum(sum(counts.values()) for counts in table.values())
+    head = f"{what}, {total} instructions, those that matter by source line"
+    facts = [f"{kernel.registers} registers", f"{kernel.spill_stores + kernel.spill_loads} bytes spilled"]
+    if kernel.depth is not None:
+        facts.append(f"pipeline of {kernel.depth}")
+    if kernel.waits_per_mma is not None:
+        facts.append(f"{kernel.waits_per_mma:.2f} waits per MMA")
+    remarks = "".join(f"\nptxas: {line(remark, 160)}" for remark in kernel.remarks[:3])
+    return f"{head}; {', '.join(facts)}{remarks}\n{fence(chr(10).join(shown), 'text')}"
+
+
+def _terms(verdict: Verdict) -> list[str]:
+    lines = []
+    for p in verdict.predictions:
+        ranked = sorted(p.terms.items(), key=lambda item: -item[1])
+        terms = ", ".join(f"{name} {us:.1f}" for name, us in ranked if us >= 0.05)
+        reached = f" ({percent(p.utilization)} of peak)" if p.utilization is not None else ""
+        lines.append(f"- {p.shape}: {p.us:.1f} us{reached}: {terms}; confidence {p.confidence}")
+        lines += [f"  warning: {line(text, 160)}" for text in p.warnings[:2]]
+    for m in verdict.measurements:
+        device = f", on the device {m.device_us.value:.1f}" if m.device_us else ""
+        lines.append(f"- {m.shape}, {m.regime}: measured {m.host_us.value:.1f} us{device}")
+    return lines or ["- no shape was timed"]
+
+
+def _kernels(verdict: Verdict) -> list[str]:
+    facts = traced(verdict)
+    lines = [_kernel(k) for k in facts.get("kernels", {}).values()][:6]
+    host = facts.get("host_us", {})
+    if host:
+        lines.append("- host, us a call on this CPU: " + ", ".join(f"{s} {us:.0f}" for s, us in host.items()))
+    calls = facts.get("calls", {})
+    if calls:
+        parts = (f"{shape} {len(launches)}" for shape, launches in calls.items())
+        lines.append("- launches a call: " + ", ".join(parts))
+    return lines
+
+
+def _kernel(k: Mapping[str, object]) -> str:
+    keys = (
+        "registers",
+        "spill_stores",
+        "spill_loads",
+        "shared",
+        "occupancy",
+        "occupancy_limit",
+        "depth",
+        "waits_per_mma",
+    )
+    parts = [f"{key.replace('_', ' ')} {k[key]}" for key in keys if k.get(key) not in (None, "")]
+    mma = k.get("mma")
+    if isinstance(mma, Mapping) and mma:
+        parts.append("MMA " + ", ".join(f"{name} x{n}" for name, n in list(mma.items())[:3]))
+    return f"- kernel {k.get('name')}, {k.get('warps')} warps: {', '.join(parts)}"
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
