@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
+
+    from kopt.report.screen import Screen
 
 
 @dataclass
@@ -28,12 +30,10 @@ def root(ctx: typer.Context, workspace: Path | None = None) -> Path:
     return find(workspace or ctx.ensure_object(Shared).workspace)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console for the terminal; wide where there is none, so that piped tables are not folded at 80 columns."""
-    from rich.console import Console
+def console(*, stderr: bool = False) -> Screen:
+    from kopt.report.screen import screen
 
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=200)
+    return screen(stderr=stderr)
 
 
 def show(renderable: RenderableType) -> None:

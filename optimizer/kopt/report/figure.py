@@ -312,7 +312,7 @@ def _header(figure: Figure, rows: Rows, height: float) -> None:
         return 1 - inches / height
 
     figure.text(0.02, y(0.36), line(f"{rows.task} on {rows.target_name}", 46), fontsize=17, weight="bold")
-    figure.text(0.02, y(0.66), line(_subtitle(rows), 60), fontsize=12, color=FAINT)
+    figure.text(0.02, y(0.66), line(_subtitle(rows), 68), fontsize=12, color=FAINT)
     word, meaning, fill, ink = BADGES.get(rows.evidence or "", ("NO SCORE", "nothing has passed yet", "#eaeef2", INK))
     figure.text(
         1 - 0.02, y(0.34), word, fontsize=17, weight="bold", ha="right", color=ink,

@@ -1,0 +1,107 @@
+"""GPUs through NVML, with a stand-in for nvidia-ml-py; and a fingerprint that names no person, host or card."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kopt.machine.detect import detect
+from kopt.machine.fingerprint import fingerprint, versions
+
+
+class NvmlError(Exception):
+    pass
+
+
+def refuse(*_: Any) -> Any:
+    raise NvmlError("Not Supported")
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a stand-in for the `pynvml` module with one GPU; keywords replace its functions."""
+
+    def install(name: str | bytes = "NVIDIA H200", **over: Any) -> None:
+        functions: dict[str, Any] = {
+            "NVMLError": NvmlError, "NVML_CLOCK_SM": 1,
+            "nvmlInit": lambda: None, "nvmlShutdown": lambda: None,
+            "nvmlDeviceGetCount": lambda: 1, "nvmlDeviceGetHandleByIndex": lambda i: i,
+            "nvmlSystemGetDriverVersion": lambda: "575.57.08",
+            "nvmlDeviceGetName": lambda h: name, "nvmlDeviceGetUUID": lambda h: "GPU-secret",
+            "nvmlDeviceGetCudaComputeCapability": lambda h: (9, 0),
+            "nvmlDeviceGetEnforcedPowerLimit": lambda h: 700_000,
+            "nvmlDeviceGetMaxClockInfo": lambda h, kind: 1980,
+            "nvmlDeviceGetMemoryInfo": lambda h: SimpleNamespace(total=141 << 30),
+            "nvmlDeviceGetComputeRunningProcesses": lambda h: [],
+        }  # fmt: skip
+        monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(**{**functions, **over}))
+
+    return install
+
+
+def test_a_known_gpu_is_described_and_matched(nvml: Callable[..., None]) -> None:
+    nvml(name=b"NVIDIA H200")
+    found = detect()
+    assert (found.problem, found.driver) == ("", "575.57.08")
+    gpu = found.gpus[0]
+    assert gpu.product is not None
+    assert (gpu.product.key, gpu.name, gpu.arch, gpu.power_limit_w, gpu.busy) == ("h200", "NVIDIA H200", 90, 700.0, 0)
+
+
+def test_an_unknown_gpu_has_no_product(nvml: Callable[..., None]) -> None:
+    nvml(name="NVIDIA Z900")
+    assert detect().gpus[0].product is None
+
+
+def test_what_a_card_does_not_report_is_left_out(nvml: Callable[..., None]) -> None:
+    nvml(
+        nvmlDeviceGetEnforcedPowerLimit=refuse,
+        nvmlDeviceGetMaxClockInfo=refuse,
+        nvmlDeviceGetMemoryInfo=refuse,
+        nvmlDeviceGetComputeRunningProcesses=refuse,
+    )
+    gpu = detect().gpus[0]
+    assert (gpu.power_limit_w, gpu.max_clock_mhz, gpu.memory_bytes, gpu.busy) == (None, None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"nvmlInit": refuse}, "no NVIDIA driver answers"),
+        ({"nvmlDeviceGetCount": lambda: 0}, "lists no GPU"),
+        ({"nvmlDeviceGetHandleByIndex": refuse}, "NVML failed"),
+    ],
+)
+def test_a_driver_in_trouble_is_a_reason_and_no_exception(
+    nvml: Callable[..., None], over: dict[str, Any], words: str
+) -> None:
+    nvml(**over)
+    found = detect()
+    assert found.gpus == ()
+    assert words in found.problem
+
+
+def test_without_the_bindings_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "pip install 'kopt-gpu[gpu]'" in detect().problem
+
+
+def test_a_fingerprint_is_json_and_names_no_person_host_or_card(nvml: Callable[..., None]) -> None:
+    nvml()
+    text = json.dumps(fingerprint())
+    assert '"product": "h200"' in text
+    assert "GPU-secret" not in text
+    assert socket.gethostname() not in text
+
+
+def test_versions_come_without_importing() -> None:
+    before = set(sys.modules)
+    assert "pydantic" in versions(("pydantic", "no-such-distribution"))
+    assert "no-such-distribution" not in versions(("no-such-distribution",))
+    assert "torch" not in set(sys.modules) - before
