@@ -55,9 +55,7 @@ class Demand:
     """Operands arrive without passing through registers."""
 
 
-def demands(
-    launch: CountedLaunch, kernel: KernelFacts | None, product: Product, k: Constants
-) -> list[Demand]:
+def demands(launch: CountedLaunch, kernel: KernelFacts | None, product: Product, k: Constants) -> list[Demand]:
     """Per execution, for every loop of a launch that a program enters, and for what surrounds them."""
     missing = memory_bytes(launch, product, k)
     instructions = dynamic(launch, kernel)

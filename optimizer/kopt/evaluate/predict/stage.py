@@ -108,7 +108,10 @@ class Predict:
                     "entry": case.task.entry,
                     "parameters": dict(case.parameters),
                     "target": asdict(case.target),
-                    "blocks": {kernel.name: kernel.occupancy for kernel in traced.kernels.values()},
+                    "kernels": {
+                        kernel.name: {"occupancy": kernel.occupancy, "warps": kernel.warps, "stages": kernel.stages}
+                        for kernel in traced.kernels.values()
+                    },
                     "seconds": LAUNCH_SECONDS,
                     "shapes": [self._shape(case, shape, folder) for shape in case.task.timing],
                 },
@@ -131,7 +134,9 @@ class Predict:
         for shape in task.timing:
             answer = shapes.get(shape.name) if isinstance(shapes, dict) else None
             if not isinstance(answer, dict) or not isinstance(answer.get("launches"), list):
-                why[shape.name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[:300]
+                why[shape.name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[
+                    :300
+                ]
                 continue
             try:
                 counted[shape.name] = tuple(self._launch(source, item) for item in answer["launches"])
@@ -144,7 +149,9 @@ class Predict:
 
     def _launch(self, source: str, item: Mapping[str, Any]) -> CountedLaunch:
         if "uncounted" in item:
-            raise _Uncounted(f"{str(item['name'])[:80]} is a {str(item['uncounted'])[:40]} kernel, which is not counted")
+            raise _Uncounted(
+                f"{str(item['name'])[:80]} is a {str(item['uncounted'])[:40]} kernel, which is not counted"
+            )
         counts = dict(item["counts"])
         launch = CountedLaunch(name=item["name"], grid=item["grid"], buffers=item["buffers"], **counts)
         with self._lock:

@@ -23,12 +23,13 @@ from kopt.evaluate.worker.counting.launch import Recorder, Target
 from kopt.evaluate.worker.counting.loops import Loops
 from kopt.evaluate.worker.counting.memory import AddressSpace
 from kopt.evaluate.worker.tape import Tape
+from kopt.machine.products import Product
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
-    """payload: file, entry, parameters, target (fields of Product), blocks = {kernel: blocks per SM}, seconds,
+    """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}}, seconds,
     shapes = [{name, tensors (layouts in the order of the arguments, inputs first), inputs (how many), values =
     {tensor: file}}].
 
@@ -39,12 +40,12 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     builder = CountingBuilder(space)
     loops = Loops(builder)
     tape = Tape()
-    target = Target(payload["target"]["sms"], payload["blocks"], payload["seconds"])
+    target = Target(payload["target"]["sms"], payload["kernels"], payload["seconds"])
     recorder = Recorder(builder, loops, target, tape, lambda key: ask({"known": key}).get("counts"))
     install(builder, loops, recorder.executor)
-    autotuned.install(tape)
+    autotuned.install(tape, payload["kernels"])
     _gluon(tape)
-    shims.install(payload["target"], tape)
+    shims.install(Product(**payload["target"]), tape)
     answers: dict[str, Any] = {}
     with Recorded(tape), shims.Presented(tape):
         module = candidate.load(folder / payload["file"], payload["entry"])

@@ -166,7 +166,9 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         readable = buffer is not None and buffer.values is not None and not buffer.written
         if readable and known(ptr) and (mask is None or known(mask)) and (other is None or known(other)):
             self.tally.steered += 1
-            values = gather(buffer, ptr.data, live, None if other is None else other.data, interpreter._get_np_dtype(element))
+            values = gather(
+                buffer, ptr.data, live, None if other is None else other.data, interpreter._get_np_dtype(element)
+            )
             return TensorHandle(values, element)
         return ghost(ptr.data.shape, element)
 
@@ -212,7 +214,9 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
 
     def _rows(self, desc: Any, x_offsets: Any, y_offset: Any, direction: str) -> None:
         for x in x_offsets.data.ravel():
-            self._box(desc, [int(x), int(y_offset.data.flat[0])], direction, known(x_offsets), [1, desc.block_shape[-1]])
+            self._box(
+                desc, [int(x), int(y_offset.data.flat[0])], direction, known(x_offsets), [1, desc.block_shape[-1]]
+            )
 
     def _box(self, desc: Any, offsets: list[int], direction: str, exact: bool, block: list[int] | None = None) -> None:
         base = int(desc.base.data.flat[0])

@@ -10,7 +10,7 @@ from typing import Any
 import triton.language as tl
 from triton.runtime import interpreter
 
-from kopt.evaluate.worker.counting import rewrite, scalars
+from kopt.evaluate.worker.counting import rewrite, shortcuts
 from kopt.evaluate.worker.counting.arrays import ghost, known
 from kopt.evaluate.worker.counting.builder import CountingBuilder
 from kopt.evaluate.worker.counting.loops import Loops
@@ -71,7 +71,7 @@ def _language(builder: CountingBuilder) -> None:
         return int(index(self))
 
     tl.tensor.__index__ = steady_index
-    scalars.install()
+    shortcuts.install(builder)
     interpreter._get_np_dtype = _remembering(interpreter._get_np_dtype)
 
 
@@ -111,7 +111,9 @@ def _reductions(builder: CountingBuilder) -> None:
         builder.tally.operation("reduce", sum(x.handle.data.size for x in inputs))
         if all(known(x.handle) for x in inputs):
             return reduce_stock(self, inputs)
-        return [_tensor(ghost(_reduced(x.handle.data.shape, self.axis, self.keep_dims), x.dtype), x.dtype) for x in inputs]
+        return [
+            _tensor(ghost(_reduced(x.handle.data.shape, self.axis, self.keep_dims), x.dtype), x.dtype) for x in inputs
+        ]
 
     def scan(self: Any, inputs: tuple[Any, ...]) -> Any:
         builder.tally.operation("reduce", sum(x.handle.data.size for x in inputs))

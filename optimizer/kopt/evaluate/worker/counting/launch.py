@@ -24,7 +24,7 @@ from kopt.evaluate.worker.tape import Tape
 
 EXACT = 3
 """Programs that are always run; when they agree, the launch is uniform."""
-VARIED = 32
+VARIED = 24
 """Programs that are looked at, lightly, when they do not."""
 _GOLDEN = 0.6180339887498949
 
@@ -36,15 +36,14 @@ class Target:
     """What of the GPU the sampling depends on."""
 
     sms: int
-    blocks: Mapping[str, int]
-    """Resident blocks per SM by kernel name; 1 for others."""
+    kernels: Mapping[str, Mapping[str, int]]
+    """Compiled kernels by name: occupancy (blocks per SM), warps, stages."""
     seconds: float
     """Budget for one launch."""
 
     def resident(self, kernel: str) -> int:
         """Programs that run at the same time. Two blocks per SM are enough to see what neighbours share."""
-        return self.sms * min(2, max(1, self.blocks.get(kernel, 1)))
-
+        return self.sms * min(2, max(1, self.kernels.get(kernel, {}).get("occupancy", 1)))
 
 
 class Recorder:
@@ -81,7 +80,7 @@ class Recorder:
         key = self._key(fn, dims, bound)
         counted = self.known(key)
         if counted is None:
-            counted = self._count(fn, dims, bound)
+            counted = self.count(fn, dims, bound)
         buffers = self._buffers(bound)
         sizes = {buffer.name: buffer.nbytes for buffer in buffers}
         self.tape.add({"launch": {"name": fn.__name__, "grid": dims, "key": key, "buffers": sizes, "counts": counted}})
@@ -89,19 +88,18 @@ class Recorder:
             # Outputs of a kernel were never computed; what later launches read from them is unknown.
             buffer.written = buffer.written or buffer.name in counted["stores"]
 
-    def _count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
-        started = time.perf_counter()
-        annotations = {n: str(a) for n, a in fn.__annotations__.items()}
-        arguments = {n: v if "constexpr" in annotations.get(n, "") else self._cvt(v) for n, v in bound.items()}
+    def count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
+        started = time.process_time()
+        arguments = self.arguments(fn, bound)
         programs = dims[0] * dims[1] * dims[2]
         resident = self.target.resident(fn.__name__)
         self.builder.set_grid_dim(*dims)
 
         def run(index: int, depth: Depth) -> Tally:
-            return self._program(fn, arguments, dims, index, depth)
+            return self.program(fn, arguments, dims, index, depth)
 
         def spent(share: float) -> bool:
-            return time.perf_counter() - started > share * self.target.seconds
+            return time.process_time() - started > share * self.target.seconds
 
         if programs == 0:
             return {"programs": 0, "stores": []}
@@ -111,18 +109,21 @@ class Recorder:
             tallies.append(run(index, Depth("exact")))
             if spent(0.5):
                 break
-        varied = len({(t.flops(), t.bytes()) for t in tallies}) > 1
+        window = self._window(min(programs, resident), programs, run, _hottest(tallies[0]), spent)
         light: list[Tally] = []
-        if varied:
+        if len({(t.flops(), t.bytes()) for t in tallies}) > 1 and not _scale(tallies, window, programs):
             for index in order[EXACT:VARIED]:
                 light.append(run(index, Depth("light")))
-                if spent(0.6):
+                if spent(1.0):
                     break
-        stop = _hottest(tallies[0])
-        window = self._window(min(programs, resident), programs, run, stop, spent)
         return summary(programs, tallies, light, window)
 
-    def _program(self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth) -> Tally:
+    def arguments(self, fn: Any, bound: Mapping[str, Any]) -> dict[str, Any]:
+        """Launch arguments as the interpreter sees them."""
+        annotations = {name: str(annotation) for name, annotation in fn.__annotations__.items()}
+        return {n: v if "constexpr" in annotations.get(n, "") else self._cvt(v) for n, v in bound.items()}
+
+    def program(self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth) -> Tally:
         """Run one program; x is the fastest dimension of a grid, as on the hardware."""
         x, rest = index % dims[0], index // dims[0]
         self.builder.set_grid_idx(x, rest % dims[1], rest // dims[1])
@@ -150,21 +151,21 @@ class Recorder:
         first = min(first, programs - size)
         loaded: Counter[str] = Counter()
         tiles: dict[str, dict[Any, Any]] = {}
-        ran = 0
+        lengths: list[dict[Span, int]] = []
         for index in range(first, first + size):
             tally = run(index, Depth("window", stop=stop))
-            ran += 1
+            lengths.append(tally.lengths)
             loaded.update(tally.window_sum)
             for name, found in (tally.window or {}).items():
                 mine = tiles.setdefault(name, {})
                 for key, ids in found.items():
                     mine[(index, *key) if key[1] < 0 else key] = ids
-            if spent(1.0):
+            if spent(0.8):
                 break
         distinct = {name: int(np.unique(np.concatenate(list(found.values()))).size) for name, found in tiles.items()}
         unknown = {name for name, found in tiles.items() if any(len(key) > 3 for key in found)}
         shared = {name: 1.0 if name in unknown else distinct[name] / loaded[name] for name in distinct}
-        return {"programs": ran, "of": size, "reuse": shared}
+        return {"programs": len(lengths), "of": size, "reuse": shared, "lengths": lengths}
 
     def _buffers(self, bound: dict[str, Any]) -> list[Any]:
         found = []
@@ -196,7 +197,7 @@ class Recorder:
 
     def _key(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> str:
         """Identity of what the counts depend on: everything but warps and stages."""
-        parts = [fn.__name__, inspect.getsource(fn), dims, self.target.resident(fn.__name__)]
+        parts = [fn.__name__, fn.__code__.co_firstlineno, dims, self.target.resident(fn.__name__)]
         parts += [(name, self._describe(value)) for name, value in bound.items()]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
@@ -225,9 +226,34 @@ def _spread(programs: int) -> list[int]:
 
 def _hottest(tally: Tally) -> Span | None:
     """The loop that loads at least half of what the program loads."""
-    total = sum(work.loaded() for work in tally.work.values())
+    total = _loaded(tally)
     span, work = max(tally.work.items(), key=lambda item: item[1].loaded())
     return span if span != PROGRAM and total and work.loaded() >= 0.5 * total else None
+
+
+def _scale(tallies: list[Tally], window: dict[str, Any], programs: int) -> bool:
+    """Correct the sampled programs for how long everyone's outermost loop is: persistent kernels, whose programs differ
+    in the number of their tiles. False unless the window covered the whole grid and one such loop holds the work."""
+    span, work = max(tallies[0].work.items(), key=lambda item: item[1].loaded())
+    outer = next((s for s in tallies[0].lengths if s[0] <= span[0] and span[1] <= s[1]), None)
+    if outer is None or window["programs"] < programs or work.loaded() < 0.9 * _loaded(tallies[0]):
+        return False
+    everyone = [found.get(outer, 0) for found in window["lengths"]]
+    mean = sum(everyone) / len(everyone)
+    for tally in tallies:
+        factor = mean / max(tally.lengths.get(outer, 0), 1)
+        for inner, amount in tally.work.items():
+            if outer[0] <= inner[0] and inner[1] <= outer[1]:
+                amount.scale(factor)
+        for inner in tally.spans:
+            if outer[0] <= inner[0] and inner[1] <= outer[1]:
+                tally.spans[inner] *= factor  # type: ignore[assignment]
+    window["spread"] = {"max": max(everyone) / mean, "cv": float(np.std(everyone)) / mean}
+    return True
+
+
+def _loaded(tally: Tally) -> float:
+    return sum(work.loaded() for work in tally.work.values())
 
 
 def summary(programs: int, tallies: list[Tally], light: list[Tally], window: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +274,7 @@ def summary(programs: int, tallies: list[Tally], light: list[Tally], window: dic
         "loops": [_loop(span, found, share, window["reuse"]) for span, found in works],
         "spans": [[*span, times] for span, times in sorted(branches.items())],
         "stores": sorted({n for t in everyone for w in t.work.values() for n, d, _ in w.traffic if d != "load"}),
-        "work": {"max": max(load) / mean, "cv": float(np.std(load)) / mean},
+        "work": window.get("spread", {"max": max(load) / mean, "cv": float(np.std(load)) / mean}),
         "window": {"programs": window["programs"], "of": window["of"]},
         "complete": not light and not any(t.truncated for t in tallies),
         "warnings": sorted(set().union(*(t.warnings for t in everyone))),

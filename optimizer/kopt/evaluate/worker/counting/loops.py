@@ -20,8 +20,8 @@ from kopt.evaluate.worker.counting.tally import Span
 
 SHORT = 5
 """Loops of up to this many iterations are always run in full."""
-NESTED = 6
-"""Iterations that are run of a steady loop around other loops."""
+NESTED = 3
+"""Iterations that are run, after the first, of a steady loop around other loops."""
 LONG = 4096
 """Iterations of one unsteady loop, and of any `while`, before the kernel is given up or sampled."""
 
@@ -61,6 +61,8 @@ class Loops:
             return
         tally, span, length = self.builder.tally, (first, last), len(items)
         outer = tally.weight
+        if not tally.stack:
+            tally.lengths[span] = tally.lengths.get(span, 0) + length
         tally.enter(span)
         try:
             steered, nested = tally.steered, tally.nested

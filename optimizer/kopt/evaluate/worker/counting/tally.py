@@ -29,6 +29,14 @@ class Work:
     traffic: dict[Route, list[float]] = field(default_factory=dict)
     """[requests, bytes, sectors, lines]"""
 
+    def scale(self, factor: float) -> None:
+        self.executions *= factor
+        for counts in (self.mma, self.operations):
+            for key in counts:
+                counts[key] *= factor  # type: ignore
+        for amount in self.traffic.values():
+            amount[:] = [value * factor for value in amount]
+
     def loaded(self) -> float:
         return sum(amount[1] for (_, direction, _), amount in self.traffic.items() if direction == "load")
 
@@ -46,6 +54,8 @@ class Tally:
         self.window: dict[str, dict[tuple[int, int, int], Array]] | None = None
         """When set: the distinct tiles loaded, by buffer."""
         self.window_sum: Counter[str] = Counter()
+        self.lengths: dict[Span, int] = {}
+        """Iterations of each outermost loop, run or not."""
         self.warnings: set[str] = set()
         self.truncated = False
         # Seen since the outermost loop iteration began; they forbid leaving iterations out.
@@ -90,7 +100,9 @@ class Tally:
     # Totals by which programs are compared.
 
     def flops(self) -> float:
-        return sum(2.0 * m * n * k * count for work in self.work.values() for (_, _, m, n, k), count in work.mma.items())
+        return sum(
+            2.0 * m * n * k * count for work in self.work.values() for (_, _, m, n, k), count in work.mma.items()
+        )
 
     def bytes(self) -> float:
         return sum(amount[1] for work in self.work.values() for amount in work.traffic.values())
