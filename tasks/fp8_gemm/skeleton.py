@@ -22,11 +22,16 @@ def fp8_gemm_kernel(
     # One program computes one [BLOCK_M, BLOCK_N] tile of out.
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    ks = tl.arange(0, BLOCK_K)
+    # A and B are both K-major, which is what FP8 tensor cores read. M, N and K need not be multiples of the blocks.
+    a_ptrs = a_ptr + rows[:, None].to(tl.int64) * K + ks[None, :]
+    b_ptrs = b_ptr + cols[:, None].to(tl.int64) * K + ks[None, :]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
 
-    # TODO: walk over K in steps of BLOCK_K. Element (m, k) of A lies at a_ptr + m * K + k and element (n, k) of B at
-    # b_ptr + n * K + k: both are K-major, which is what FP8 tensor cores read. M, N and K need not be multiples of the
-    # blocks. `acc = tl.dot(a, b.T, acc)` takes tiles a [BLOCK_M, BLOCK_K] and b [BLOCK_N, BLOCK_K] of float8_e4m3fn.
+    # TODO: this multiplies the first BLOCK_K columns of A and B; walk over all of K.
+    a = tl.load(a_ptrs, mask=(rows[:, None] < M) & (ks[None, :] < K), other=0.0)
+    b = tl.load(b_ptrs, mask=(cols[:, None] < N) & (ks[None, :] < K), other=0.0)
+    acc = tl.dot(a, b.T, acc)
 
     # TODO: multiply by the two scales, which are read on the device: tl.load(scale_a_ptr), tl.load(scale_b_ptr).
 
