@@ -1,0 +1,84 @@
+"""The families of kernels/fp8_gemm keep the contract of a kernel file; read as source, without torch or triton."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "kernels" / "fp8_gemm"
+FAMILIES = sorted(FOLDER.glob("*.py"))
+NOT_FOR_KERNELS = {"os", "sys", "inspect", "subprocess", "pathlib", "io", "ctypes", "importlib"}
+
+each_family = pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
+
+
+def constants(path: Path) -> dict[str, object]:
+    values = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                values[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return values
+
+
+def entry(path: Path) -> ast.FunctionDef:
+    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return next(function for function in functions if function.name == "fp8_gemm")
+
+
+def defaults(path: Path) -> dict[str, object]:
+    arguments = entry(path).args
+    return {
+        arg.arg: ast.literal_eval(value)
+        for arg, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if value is not None
+    }
+
+
+def test_rungs_count_up_from_one_and_classes_differ() -> None:
+    assert sorted(constants(path)["RUNG"] for path in FAMILIES) == list(range(1, len(FAMILIES) + 1))
+    assert len({constants(path)["CLASS"] for path in FAMILIES}) == len(FAMILIES)
+
+
+@each_family
+def test_entry_takes_the_tasks_tensors_in_order(path: Path) -> None:
+    assert [arg.arg for arg in entry(path).args.args] == ["a", "b", "scale_a", "scale_b", "out"]
+
+
+@each_family
+def test_every_tuned_name_is_a_parameter_whose_default_is_a_choice(path: Path) -> None:
+    tune, given = constants(path)["TUNE"], defaults(path)
+    assert tune.keys() == given.keys()
+    assert all(given[name] in choices for name, choices in tune.items())
+
+
+@each_family
+def test_imports_are_torch_triton_and_harmless_stdlib(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names = [node.module or ""]
+        for top in (name.split(".")[0] for name in names):
+            assert top in {"torch", "triton"} or (top in sys.stdlib_module_names and top not in NOT_FOR_KERNELS)
+
+
+@each_family
+def test_first_line_of_the_docstring_says_what_the_rung_adds(path: Path) -> None:
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    assert 20 < len(first) <= 114
+    assert first.endswith(".")
+
+
+def test_readme_has_every_rung_with_its_file_and_class() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+\.py)` \| `([\w-]+)` \|", (FOLDER / "README.md").read_text(), re.M)
+    listed = {(int(rung), name, kind) for rung, name, kind in rows}
+    assert listed == {(constants(path)["RUNG"], path.name, constants(path)["CLASS"]) for path in FAMILIES}
