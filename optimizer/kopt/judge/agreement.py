@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
+from kopt.judge.deck import Call, Deck
 from kopt.records import Finding, Shape, Status
 
-_AMORTISED = 1.15
-"""First use of every operand against the mix of first and later uses."""
+_AMORTISED = 1.1
+"""Batches of new operands against batches as long in which operands return."""
+_NOISE_US = 100.0
+"""What a batch may differ by without meaning anything: contexts take turns."""
 _HALVED = 0.05
 _REPEATS = 3
 
 
-def agreement(
-    shape: Shape, us: float, calls: int, variants: int, timed: Callable[[int, bool], float]
-) -> Finding | None:
-    """Compare `us` per call with batches half as long, and with batches in which no operand is used twice.
+def agreement(shape: Shape, deck: Deck, calls: int, timed: Callable[[Sequence[Call]], float]) -> Iterator[Finding]:
+    """Ask for calls in other ways; `timed` gives microseconds per call of a batch.
 
-    `timed(count, mixed)` gives microseconds per call; without `mixed` every operand is used once. A kernel that packs
-    or transposes an operand when it first sees it, and remembers, is slower there.
+    A kernel that packs or transposes an operand when it first sees it, and remembers, is slower where every operand is
+    new than where the same number of calls shares a few.
     """
-    if variants > 1:
-        once = median(timed(min(variants, calls), False) for _ in range(_REPEATS))
-        if once > _AMORTISED * us and (once - us) * min(variants, calls) > 200.0:
-            return Finding(
+    count = min(deck.variants, calls)
+    few = math.isqrt(count - 1) + 1
+    if count >= 4:
+        new = median(timed(deck.diagonal(count)) for _ in range(_REPEATS))
+        returning = median(timed(deck.deal(count, few)) for _ in range(_REPEATS))
+        if new > _AMORTISED * returning and (new - returning) * count > _NOISE_US:
+            yield Finding(
                 rule="judge.amortised",
-                message=f"{once:.1f} us per call when every operand is new, {us:.1f} us when some were seen before",
+                message=f"{new:.1f} us per call when every operand is new, {returning:.1f} us when operands return",
                 status=Status.REJECTED,
                 shape=shape.name,
-                got=f"{us:.2f} us",
-                want=f"{once:.2f} us",
+                got=f"{returning:.2f} us",
+                want=f"{new:.2f} us",
             )
-    if calls >= 4:
-        half = median(timed(calls // 2, True) for _ in range(_REPEATS))
-        if abs(half / us - 1) > _HALVED:
-            return Finding(
+    if calls >= 8:
+        whole, half = (median(timed(deck.deal(n)) for _ in range(_REPEATS)) for n in (calls, calls // 2))
+        if abs(half / whole - 1) > _HALVED:
+            yield Finding(
                 rule="judge.agreement",
-                message=f"{us:.1f} us per call in batches of {calls}, {half:.1f} us in batches of {calls // 2}",
+                message=f"{whole:.1f} us per call in batches of {calls}, {half:.1f} us in batches of {calls // 2}",
                 shape=shape.name,
             )
-    return None

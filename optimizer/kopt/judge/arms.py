@@ -17,6 +17,8 @@ from kopt.records import Finding, Shape, Status, Task
 _GRACE = 0.3
 """Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
 _NOTICE = 30.0
+_REST = 0.3
+"""Part of the time between batches in which nothing at all runs, however long drawing and checking took."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ def run(
     seconds: float,
     mode: Mode = "eager",
     idle: float = 0.0,
-    verify: bool = True,
+    heat: float = 0.0,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
 
-    `seconds` is the deadline of each step. RunnerFailed when the runner dies, hangs or gives up. A batch without calls
-    is a null batch: the same steps, and only the least piece of device work.
+    `seconds` is the deadline of each step. `idle` is the time since the arm's last batch that must have passed, `heat`
+    how long the device is kept busy before this one. RunnerFailed when the runner dies, hangs or gives up. A batch
+    without calls is a null batch: the same steps, and only the least piece of device work.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
@@ -74,7 +77,9 @@ def run(
     secret = Snapshot.draw(deck, len(calls))
     backend.synchronize()
     if idle:
-        time.sleep(idle)
+        time.sleep(max(_REST * idle, idle - (time.monotonic() - backend.rested_since)))
+    if heat:
+        backend.heat(heat)
     runner.alert()
     backend.synchronize()
     backend.start()
@@ -87,8 +92,9 @@ def run(
     ended = time.perf_counter_ns()
     secret.take()
     us = backend.stop()
+    backend.rested_since = time.monotonic()
     sample = backend.sample()
-    finding = _examine(arm, secret, calls, family) if verify and calls else None
+    finding = _examine(arm, secret, calls, family) if calls else None
     return Batch(us, (ended - began) / 1e3, len(calls), sample, finding)
 
 

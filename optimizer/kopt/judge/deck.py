@@ -100,14 +100,14 @@ class Deck:
                 return block.name
         return ""
 
-    def deal(self, count: int) -> list[Call]:
-        """So many calls, each a problem of its own with a slot of its own.
+    def deal(self, count: int, variants: int | None = None) -> list[Call]:
+        """So many calls, each a problem of its own with a slot of its own, from all variants or from so many.
 
         Successive calls use the variants in turn, so that a variant comes back only after all others; which is which is
         drawn anew.
         """
-        n, g = self.variants, len(self._groups)
-        labels = [self._random.sample(range(n), n) for _ in range(g)]
+        n, g = variants or self.variants, len(self._groups)
+        labels = [self._random.sample(range(self.variants), n) for _ in range(g)]
         slots = self._random.sample(range(count), count)
         calls = []
         for i in range(count):

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kopt.errors import HarnessError
 from kopt.evaluate import hooks as task_hooks
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Arm, Batch, run
-from kopt.judge.backends import JudgeSide, Sample, Tensor
+from kopt.judge.backends import Sample
+from kopt.judge.deck import Call
 from kopt.judge.layout import layout
 from kopt.judge.numbers import impossible, measurement, per_call
-from kopt.judge.plan import BATCH_US, IDLE_S, Judgement, Plan, Regime, Rival
-from kopt.judge.runners import Runner, RunnerFailed, Zygote
-from kopt.judge.sizing import Sizes, hidden_shapes, sizes
+from kopt.judge.plan import BATCH_US, HEAT_S, IDLE_S, Plan, Regime, Rival
+from kopt.judge.runners import Mode, Runner, RunnerFailed
+from kopt.judge.series import Series
+from kopt.judge.sizing import hidden_shapes, sizes
 from kopt.judge.statistics import quad
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
 
+if TYPE_CHECKING:
+    from kopt.judge.bench import Bench
+
 TRUSTED, CANDIDATE, RIVAL = "baseline", "kernel", "incumbent"
 _DAY = 86400.0
+_WARM_S = 3.0
+"""Seconds of load before the first batch of a sustained series: the power limit finds its clock within one or two."""
 _NULLS = 5
 _CHECK_CALLS = 3
 _CLOCK_CHANGE = 0.01
 _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
-_NOISY = 0.02
-"""Spread of null batches, over the work in a batch, that is worth a warning."""
 _VOIDS = 4
-"""Void quads in a row that end a measurement."""
+"""Void quads, beyond half of the valid ones, that end a measurement."""
 
 
 class Rejected(Exception):
@@ -50,118 +52,7 @@ class Rejected(Exception):
         self.finding = finding
 
 
-@dataclass
-class _Series:
-    """Everything measured at one shape, over all processes of the candidate."""
-
-    sizes: Sizes
-    host: list[float] = field(default_factory=list)
-    device: list[float] = field(default_factory=list)
-    logs: list[float] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    nulls: list[float] = field(default_factory=list)
-    rival: list[float] = field(default_factory=list)
-    calls: int = 0
-    void: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def null(self) -> float:
-        """Of a runner that the candidate has no hand in, so its middle is fair; the smallest would favour nobody."""
-        return median(self.nulls)
-
-
-class Bench:
-    """The judge's table: device, fork server, memory. It outlives its runners."""
-
-    def __init__(self, backend: JudgeSide, zygote: Zygote, cache: Path | None = None) -> None:
-        self._backend, self._zygote, self._cache = backend, zygote, cache
-        self._arenas: dict[str, tuple[Tensor, int, int]] = {}
-        self._kept: tuple[str, Arm] | None = None
-
-    def judge(
-        self,
-        task: Task,
-        source: str,
-        parameters: Parameters,
-        shapes: Sequence[Shape],
-        regime: Regime,
-        plan: Plan,
-        product: Product | None,
-        rival: Rival | None,
-    ) -> Judgement:
-        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke."""
-        started = time.monotonic()
-        job = _Job(self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started)
-        try:
-            with job:
-                job.run()
-        except (Rejected, RunnerFailed) as failure:
-            finding = failure.finding
-            if isinstance(failure, RunnerFailed) and failure.label == TRUSTED:
-                self.drop()
-                raise HarnessError(f"task {task.name}: {finding.message}") from None
-            status = finding.status or Status.CRASHED
-            return Judgement(
-                status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started
-            )
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":
-                raise
-            # Memory was planned for; what was not planned is what the candidate took.
-            message = "the kernel leaves the judge too little of the device's memory"
-            finding = Finding(rule="judge.memory", message=message, status=Status.CRASHED)
-            return Judgement(
-                status=Status.CRASHED, findings=(finding,), facts=job.facts, seconds=time.monotonic() - started
-            )
-        return Judgement(
-            status=Status.PASSED,
-            measurements=job.measurements(),
-            findings=tuple(job.findings),
-            quads={name: tuple(s.logs) for name, s in job.series.items()},
-            facts=job.facts,
-            seconds=time.monotonic() - started,
-        )
-
-    def memory(self) -> int:
-        """Bytes of the device that are free or ours already."""
-        return self._backend.free_bytes() + sum(size for _, _, size in self._arenas.values())
-
-    def keep(self, task: Task, arm: Arm) -> None:
-        """Hold a trusted runner for the next verdict of the same task."""
-        self._kept = (task.sha, arm)
-
-    def kept(self, task: Task, nbytes: int) -> Arm | None:
-        """The trusted runner of this task, if it is there and has room enough; otherwise it is gone."""
-        held = self._kept
-        if held is not None and (held[0] != task.sha or held[1].arena.numel() < nbytes):
-            self.drop()
-            return None
-        self._kept = None
-        return held[1] if held else None
-
-    def drop(self) -> None:
-        held, self._kept = self._kept, None
-        if held is not None:
-            held[1].runner.kill()
-
-    def self_test(self) -> float:
-        """Prove after a runner's death that device and judge still work; microseconds of the witness."""
-        self._backend.synchronize()
-        return self._backend.witness()
-
-    def arena(self, label: str, nbytes: int) -> tuple[Tensor, int, int]:
-        """Memory for one arm, kept from runner to runner. Call it when no runner of that arm is alive."""
-        held = self._arenas.get(label)
-        if held is None or held[2] < nbytes:
-            if held is not None:
-                self._backend.release(held[0])
-                os.close(held[1])
-            self._arenas[label] = held = (*self._backend.share(nbytes), nbytes)
-        return held
-
-
-class _Job:
+class Job:
     """One request."""
 
     def __init__(
@@ -178,7 +69,7 @@ class _Job:
         started: float,
     ) -> None:
         self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
-        self._backend = bench._backend
+        self._backend = bench.backend
         self._source, self._parameters, self._rival = source, parameters, rival
         self._product = product
         self._end = started + plan.seconds
@@ -188,10 +79,10 @@ class _Job:
         self._checks = self._check_list() if plan.check else []
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
-        self.series: dict[str, _Series] = {}
+        self.series: dict[str, Series] = {}
         self._arms: dict[str, Arm] = {}
 
-    def __enter__(self) -> _Job:
+    def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,7 +104,7 @@ class _Job:
             found = sizes(
                 self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory
             )
-            self.series[shape.name] = _Series(found)
+            self.series[shape.name] = Series(shape, found)
         self._resting = backend.witness()
         with self._clocked("start"):
             need = max(s.sizes.layout.total_bytes for s in self.series.values())
@@ -259,8 +150,10 @@ class _Job:
         with self._clocked("warm"):
             for arm in {id(a): a for a in (self._arms[TRUSTED], opponent, candidate) if a}.values():
                 arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
-            for _ in range(_NULLS):
-                series.nulls.append(self._null().us)
+            if self._regime == "sustained":
+                self._backend.heat(_WARM_S)
+            self._null()  # the first of a shape asks the allocator for memory
+            series.nulls += [self._null().us for _ in range(_NULLS)]
             calls = self._calibrate(candidate, series)
             if opponent is not None:
                 opponent = self._warm(opponent, series)
@@ -274,7 +167,7 @@ class _Job:
             with self._clocked("extras"):
                 self._extras(shape, series, candidate, calls)
 
-    def _calibrate(self, arm: Arm, series: _Series) -> int:
+    def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
         deck = arm.deck
         assert deck is not None
@@ -284,7 +177,7 @@ class _Job:
         us = min(per_call(b, series.null) for b in batches)
         return max(2, min(series.sizes.slots, round(self._batch_us / us)))
 
-    def _warm(self, opponent: Arm, series: _Series) -> Arm | None:
+    def _warm(self, opponent: Arm, series: Series) -> Arm | None:
         deck = opponent.deck
         assert deck is not None
         try:
@@ -302,7 +195,7 @@ class _Job:
             return None
         return opponent
 
-    def _quad(self, series: _Series, candidate: Arm, opponent: Arm | None, most: int) -> None:
+    def _quad(self, series: Series, candidate: Arm, opponent: Arm | None, most: int) -> None:
         """Opponent, candidate, candidate, opponent; void when the device was not itself throughout."""
         calls = most - random.randrange(max(1, most // 8))
         order = (opponent, candidate, candidate, opponent) if opponent else (candidate,)
@@ -312,7 +205,7 @@ class _Job:
         for arm in order:
             assert arm is not None
             assert arm.deck is not None
-            batch = self._batch(arm, arm.deck.deal(calls), idle=self._idle)
+            batch = self._batch(arm, arm.deck.deal(calls), rest=True)
             times[arm.label].append(per_call(batch, series.null))
             samples.append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
@@ -328,13 +221,13 @@ class _Job:
             series.rival += times[opponent.label]
             series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
 
-    def _extras(self, shape: Shape, series: _Series, candidate: Arm, calls: int) -> None:
+    def _extras(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
         """Once per shape: time without host code, and whether the time per call depends on how calls are asked for."""
         deck = candidate.deck
         assert deck is not None
         if self._plan.graph:
             for _ in range(3):
-                batch = self._batch(candidate, deck.deal(calls), mode="graph", idle=self._idle)
+                batch = self._batch(candidate, deck.deal(calls), mode="graph", rest=True)
                 if batch.calls == 0:
                     if self._backend.measures:
                         series.warnings.append("no device-only time: the call cannot be captured in a CUDA graph")
@@ -342,62 +235,51 @@ class _Job:
                 series.device.append(per_call(batch, series.null))
         if not self._backend.measures:
             return
-        us = median(series.host)
+        if self._plan.agreement and self._regime == "burst":
 
-        def timed(count: int, whole: bool) -> float:
-            dealt = deck.deal(count) if whole else deck.diagonal(count)
-            return per_call(self._batch(candidate, dealt, idle=self._idle), series.null)
+            def timed(calls: Sequence[Call]) -> float:
+                return per_call(self._batch(candidate, calls, rest=True), series.null)
 
-        if found := agreement(shape, us, calls, deck.variants, timed):
-            if found.status:
-                raise Rejected(found)
-            series.warnings.append(found.message)
+            for found in agreement(shape, deck, calls, timed):
+                if found.status:
+                    raise Rejected(found)
+                series.warnings.append(found.message)
         if self._product is not None:
             cost = task_hooks.cost(self._task, shape)
-            if found := impossible(us, cost, self._product, self._task, shape):
-                raise Rejected(found)
+            if finding := impossible(median(series.host), cost, self._product, self._task, shape):
+                raise Rejected(finding)
 
     # ------------------------------------------------------------------------------------------------------- details
 
     def measurements(self) -> tuple[Any, ...]:
         made = []
-        for shape in self._shapes:
-            series = self.series[shape.name]
-            spread = max(series.nulls) - min(series.nulls)
-            if spread > _NOISY * self._batch_us:
-                series.warnings.append(f"noisy: null batches differ by {spread:.0f} us")
-            if series.void:
-                series.warnings.append(f"{series.void} quads void")
+        for series in self.series.values():
+            self.facts.setdefault("shapes", {})[series.shape.name] = series.facts()
+            cost = task_hooks.cost(self._task, series.shape)
+            against_baseline = self._rival.source is None
             made.append(
                 measurement(
                     self._task,
-                    shape,
+                    series,
                     self._regime,
-                    series.host,
-                    series.device,
-                    series.logs if self._rival.source is None else [],
-                    series.samples,
-                    cost=task_hooks.cost(self._task, shape),
-                    product=self._product,
-                    measures=self._backend.measures,
-                    calls=series.calls,
-                    warnings=tuple(series.warnings),
+                    cost,
+                    self._product if self._backend.measures else None,
+                    against_baseline=against_baseline,
+                    warnings=series.remarks(self._batch_us),
                 )
             )
-            self.facts.setdefault("shapes", {})[shape.name] = {
-                "null_us": series.null,
-                "null_spread_us": spread,
-                "opponent_us": median(series.rival) if series.rival else None,
-                "variants": series.sizes.variants,
-                "slots": series.sizes.slots,
-                "void": series.void,
-            }
         return tuple(made)
 
     def _batch(
-        self, arm: Arm, calls: Sequence[tuple[int, ...]], *, family: str = "", first: bool = False, idle: float = 0.0,
-        mode: Any = "eager",
-    ) -> Batch:  # fmt: skip
+        self,
+        arm: Arm,
+        calls: Sequence[Call],
+        *,
+        family: str = "",
+        first: bool = False,
+        rest: bool = False,
+        mode: Mode = "eager",
+    ) -> Batch:
         """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured."""
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self._time_left()))
         batch = run(
@@ -407,7 +289,8 @@ class _Job:
             family=family or self._task.input_families[0],
             seconds=seconds,
             mode=mode,
-            idle=idle,
+            idle=self._idle if rest else 0.0,
+            heat=HEAT_S[self._regime] if rest and calls else 0.0,
         )
         if batch is None:
             return Batch(0.0, 0.0, 0, Sample())
@@ -416,7 +299,8 @@ class _Job:
         return batch
 
     def _null(self) -> Batch:
-        return self._batch(self._arms[TRUSTED], [], idle=min(self._idle, 0.02))
+        # After the same rest as any other batch: what a device takes to wake up is no kernel's doing.
+        return self._batch(self._arms[TRUSTED], [], rest=True)
 
     def _opponent(self) -> Arm | None:
         if RIVAL in self._arms:
@@ -471,7 +355,7 @@ class _Job:
             "trusted": label == TRUSTED,
         }
         deadline = _DAY if label == TRUSTED else max(1.0, self._time_left()) + 30.0
-        runner = Runner(self._bench._zygote, label, payload, fd, deadline=deadline, cache=self._bench._cache)
+        runner = Runner(self._bench.zygote, label, payload, fd, deadline=deadline, cache=self._bench.cache)
         self._arms[label] = Arm(label, runner, arena)
         runner.ready(min(self._plan.call_seconds, max(0.1, self._time_left())))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from kopt.judge.arms import Batch
-from kopt.judge.backends import Sample
 from kopt.judge.plan import Regime
+from kopt.judge.series import Series
 from kopt.judge.sizing import floor_us
 from kopt.judge.statistics import middle, ratio
 from kopt.machine.products import Product
@@ -21,47 +21,37 @@ def per_call(batch: Batch, null: float) -> float:
 
 def measurement(
     task: Task,
-    shape: Shape,
+    series: Series,
     regime: Regime,
-    host: Sequence[float],
-    device: Sequence[float],
-    logs: Sequence[float],
-    samples: Sequence[Sample],
-    *,
     cost: Cost,
     product: Product | None,
-    measures: bool,
-    calls: int,
+    *,
+    against_baseline: bool,
     warnings: tuple[str, ...],
 ) -> Measurement:
-    """`host` and `device` are microseconds per call, one per batch; `logs` are log(candidate / rival), one per quad."""
-    host_us = middle(host)
-    peak = product.peak(task.score.peak) if product and measures else None
-    clock = _median([s.clock_mhz for s in samples])
+    """`product` is None where times are not to be held against a peak."""
+    host, clock = middle(series.host), _median([s.clock_mhz for s in series.samples])
+    sheet = product.peak(task.score.peak) if product else None
     # NVML averages over a second or so: a burst is over before its clock is known.
-    at_clock = (
-        product.peak_at(task.score.peak, clock) if product and measures and clock and regime == "sustained" else None
-    )
+    at_clock = product.peak_at(task.score.peak, clock) if product and clock and regime == "sustained" else None
     roof = None
-    if product is not None and measures:
-        sheet = product.peak(task.score.peak)
-        compute = cost.flops / (sheet * 1e6) if sheet else 0.0
-        roof = max(compute, (cost.read + cost.written) / (product.hbm_tbs * 1e6))
-    seen = [s.throttle for s in samples]
+    if product is not None:
+        bytes_us = (cost.read + cost.written) / (product.hbm_tbs * 1e6)
+        roof = max(cost.flops / (sheet * 1e6) if sheet else 0.0, bytes_us)
     return Measurement(
-        shape=shape.name,
+        shape=series.shape.name,
         regime=regime,
-        host_us=host_us,
-        device_us=middle(device) if device else None,
-        utilization=_over(cost.flops / 1e6 / peak, host_us) if peak else None,
-        utilization_at_clock=_over(cost.flops / 1e6 / at_clock, host_us) if at_clock else None,
-        roofline=_over(roof, host_us) if roof else None,
-        baseline_ratio=_inverse(ratio(logs)) if logs else None,
+        host_us=host,
+        device_us=middle(series.device) if series.device else None,
+        utilization=_over(cost.flops / 1e6 / sheet, host) if sheet else None,
+        utilization_at_clock=_over(cost.flops / 1e6 / at_clock, host) if at_clock else None,
+        roofline=_over(roof, host) if roof else None,
+        baseline_ratio=_inverse(ratio(series.logs)) if series.logs and against_baseline else None,
         clock_mhz=clock,
-        power_w=_median([s.power_w for s in samples]),
-        temperature_c=_median([s.temperature_c for s in samples]),
-        throttle=tuple(sorted({reason for reasons in seen for reason in reasons})),
-        calls=calls,
+        power_w=_median([s.power_w for s in series.samples]),
+        temperature_c=_median([s.temperature_c for s in series.samples]),
+        throttle=tuple(sorted({reason for s in series.samples for reason in s.throttle})),
+        calls=series.calls,
         warnings=warnings,
     )
 

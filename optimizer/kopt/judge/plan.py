@@ -15,6 +15,9 @@ Regime = Literal["burst", "sustained"]
 BATCH_US: Mapping[Regime, float] = {"burst": 10_000.0, "sustained": 100_000.0}
 """Work in one batch. Power limits answer within tens of milliseconds, so a burst ends before they do."""
 IDLE_S: Mapping[Regime, float] = {"burst": 0.1, "sustained": 0.0}
+"""Seconds from one batch to the next, at least; drawing and checking fall into it, most of it is rest."""
+HEAT_S: Mapping[Regime, float] = {"burst": 0.0, "sustained": 0.2}
+"""Seconds of the judge's own load before a batch: drawing and checking let the device cool."""
 
 
 class Plan(Record):
@@ -28,6 +31,8 @@ class Plan(Record):
     """Whether the check shapes come first. A configuration of a source that passed them may skip them."""
     graph: bool = True
     """Whether batches are also replayed from a CUDA graph, for the time without host code."""
+    agreement: bool = True
+    """Whether it is tried that a call costs the same in any batch."""
     batch_us: float | None = None
     """Work in a batch, microseconds; None for the regime's own."""
     idle_s: float | None = None
@@ -39,7 +44,7 @@ class Plan(Record):
     """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
 
 
-SCREENING = Plan(quads=4)
+SCREENING = Plan(quads=4, graph=False, agreement=False)
 PROMOTION = Plan(quads=12, processes=3, seconds=300.0)
 HEADLINE = Plan(quads=20, processes=4, seconds=600.0)
 

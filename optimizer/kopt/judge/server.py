@@ -20,8 +20,8 @@ from typing import Any
 from kopt.errors import KoptError
 from kopt.evaluate.worker import channel
 from kopt.judge.backends import judge_side
+from kopt.judge.bench import Bench
 from kopt.judge.lock import lock
-from kopt.judge.measure import Bench
 from kopt.judge.plan import Plan, Rival
 from kopt.judge.runners import Zygote
 from kopt.machine.products import product

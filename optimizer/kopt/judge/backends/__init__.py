@@ -35,6 +35,8 @@ class JudgeSide(Protocol):
     cache_bytes: int
     """Of the last-level cache that repeated calls could live in."""
     max_clock_mhz: float | None
+    rested_since: float
+    """Monotonic time at which the last batch ended."""
 
     def identity(self) -> str:
         """Names the device for the lock: one judge per device."""
@@ -68,6 +70,10 @@ class JudgeSide(Protocol):
 
     def witness(self) -> float:
         """Microseconds of a fixed piece of work of the judge's own: long if somebody else works on the device."""
+        ...
+
+    def heat(self, seconds: float) -> None:
+        """Keep the device at work of the judge's own, so that what follows starts under load."""
         ...
 
     def close(self) -> None: ...

@@ -23,6 +23,7 @@ class CpuJudge:
     measures = False
     cache_bytes = 0
     max_clock_mhz: float | None = None
+    rested_since = 0.0
 
     def __init__(self, device: str) -> None:
         self._lock_name = device
@@ -61,6 +62,9 @@ class CpuJudge:
     def witness(self) -> float:
         # The operating system divides the cores; other processes say nothing about this one.
         return 0.0
+
+    def heat(self, seconds: float) -> None:
+        pass
 
     def close(self) -> None:
         pass

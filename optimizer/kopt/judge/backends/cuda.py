@@ -7,6 +7,7 @@ The process sees one GPU, chosen by UUID through CUDA_VISIBLE_DEVICES before it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ class CudaJudge:
     name = "cuda"
     device = "cuda"
     measures = True
+    rested_since = 0.0
 
     def __init__(self, uuid: str) -> None:
         self._uuid = uuid
@@ -40,6 +42,7 @@ class CudaJudge:
         self.max_clock_mhz: float | None = None
         self._nvml: Any = None
         self._handle: Any = None
+        self._heater: Any = None
         self._shared: dict[int, tuple[int, Any]] = {}
 
     def identity(self) -> str:
@@ -148,6 +151,16 @@ class CudaJudge:
         end.record()
         end.synchronize()
         return 1e3 * float(begin.elapsed_time(end))
+
+    def heat(self, seconds: float) -> None:
+        torch, end = self._torch, time.monotonic() + seconds
+        if self._heater is None:
+            self._heater = torch.randn(2, 4096, 4096, device="cuda").bfloat16()
+        a, b = self._heater
+        while time.monotonic() < end:
+            for _ in range(50):
+                torch.mm(a, b)
+            self.synchronize()
 
     def close(self) -> None:
         if self._nvml is not None:

@@ -1,0 +1,107 @@
+"""The judge's bench: device, fork server and memory, which outlive every runner."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kopt.errors import HarnessError
+from kopt.judge.arms import Arm
+from kopt.judge.backends import JudgeSide, Tensor
+from kopt.judge.measure import TRUSTED, Job, Rejected
+from kopt.judge.plan import Judgement, Plan, Regime, Rival
+from kopt.judge.runners import RunnerFailed, Zygote
+from kopt.machine.products import Product
+from kopt.records import Finding, Parameters, Shape, Status, Task
+
+
+class Bench:
+    """The judge's table: device, fork server, memory. It outlives its runners."""
+
+    def __init__(self, backend: JudgeSide, zygote: Zygote, cache: Path | None = None) -> None:
+        self.backend, self.zygote, self.cache = backend, zygote, cache
+        self._arenas: dict[str, tuple[Tensor, int, int]] = {}
+        self._kept: tuple[str, Arm] | None = None
+
+    def judge(
+        self,
+        task: Task,
+        source: str,
+        parameters: Parameters,
+        shapes: Sequence[Shape],
+        regime: Regime,
+        plan: Plan,
+        product: Product | None,
+        rival: Rival | None,
+    ) -> Judgement:
+        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke."""
+        started = time.monotonic()
+        job = Job(self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started)
+        try:
+            with job:
+                job.run()
+        except (Rejected, RunnerFailed) as failure:
+            finding = failure.finding
+            if isinstance(failure, RunnerFailed) and failure.label == TRUSTED:
+                self.drop()
+                raise HarnessError(f"task {task.name}: {finding.message}") from None
+            status = finding.status or Status.CRASHED
+            return Judgement(
+                status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started
+            )
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            # Memory was planned for; what was not planned is what the candidate took.
+            message = "the kernel leaves the judge too little of the device's memory"
+            finding = Finding(rule="judge.memory", message=message, status=Status.CRASHED)
+            return Judgement(
+                status=Status.CRASHED, findings=(finding,), facts=job.facts, seconds=time.monotonic() - started
+            )
+        return Judgement(
+            status=Status.PASSED,
+            measurements=job.measurements(),
+            findings=tuple(job.findings),
+            quads={name: tuple(s.logs) for name, s in job.series.items()},
+            facts=job.facts,
+            seconds=time.monotonic() - started,
+        )
+
+    def memory(self) -> int:
+        """Bytes of the device that are free or ours already."""
+        return self.backend.free_bytes() + sum(size for _, _, size in self._arenas.values())
+
+    def keep(self, task: Task, arm: Arm) -> None:
+        """Hold a trusted runner for the next verdict of the same task."""
+        self._kept = (task.sha, arm)
+
+    def kept(self, task: Task, nbytes: int) -> Arm | None:
+        """The trusted runner of this task, if it is there and has room enough; otherwise it is gone."""
+        held = self._kept
+        if held is not None and (held[0] != task.sha or held[1].arena.numel() < nbytes):
+            self.drop()
+            return None
+        self._kept = None
+        return held[1] if held else None
+
+    def drop(self) -> None:
+        held, self._kept = self._kept, None
+        if held is not None:
+            held[1].runner.kill()
+
+    def self_test(self) -> float:
+        """Prove after a runner's death that device and judge still work; microseconds of the witness."""
+        self.backend.synchronize()
+        return self.backend.witness()
+
+    def arena(self, label: str, nbytes: int) -> tuple[Tensor, int, int]:
+        """Memory for one arm, kept from runner to runner. Call it when no runner of that arm is alive."""
+        held = self._arenas.get(label)
+        if held is None or held[2] < nbytes:
+            if held is not None:
+                self.backend.release(held[0])
+                os.close(held[1])
+            self._arenas[label] = held = (*self.backend.share(nbytes), nbytes)
+        return held

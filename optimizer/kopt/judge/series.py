@@ -1,0 +1,59 @@
+"""Everything that is measured at one shape, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from kopt.judge.backends import Sample
+from kopt.judge.sizing import Sizes
+from kopt.records import Shape
+
+NOISY = 0.02
+"""Spread of null batches, over the work in a batch, that is worth a warning."""
+
+
+@dataclass
+class Series:
+    """Everything measured at one shape, over all processes of the candidate."""
+
+    shape: Shape
+    sizes: Sizes
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    nulls: list[float] = field(default_factory=list)
+    rival: list[float] = field(default_factory=list)
+    calls: int = 0
+    void: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def null(self) -> float:
+        """Of a runner that the candidate has no hand in, so its middle is fair; the smallest would favour nobody."""
+        return median(self.nulls)
+
+    @property
+    def null_spread(self) -> float:
+        return max(self.nulls) - min(self.nulls)
+
+    def remarks(self, batch_us: float) -> tuple[str, ...]:
+        """Warnings, those about the measurement itself included."""
+        noisy = self.null_spread > NOISY * batch_us
+        return (
+            *self.warnings,
+            *([f"noisy: null batches differ by {self.null_spread:.0f} us"] if noisy else ()),
+            *([f"{self.void} quads void"] if self.void else ()),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "null_us": self.null,
+            "null_spread_us": self.null_spread,
+            "opponent_us": median(self.rival) if self.rival else None,
+            "variants": self.sizes.variants,
+            "slots": self.sizes.slots,
+            "void": self.void,
+        }
