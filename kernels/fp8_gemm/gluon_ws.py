@@ -56,7 +56,7 @@ def produce(a_desc, b_desc, a_ring, b_ring, filled, freed, tiles_m, tiles_n, til
     HALF_M: gl.constexpr = a_desc.block_type.shape[0]
     BLOCK_N: gl.constexpr = b_desc.block_type.shape[0]
     BLOCK_K: gl.constexpr = b_desc.block_type.shape[1]
-    gl.assume(tiles_k > 0)
+    gl.assume(tiles_k > 0)  # no path around a loop of no trips; said in each role, for it does not reach into them
     stage = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
