@@ -1,11 +1,14 @@
 """Whether the judge's numbers are true: against an independent clock, against themselves, against kernels that cheat.
 
-    python bench/judge.py [--backend cuda|cpu] [--only control,spread,verdicts,corpus] [--json FILE]
+    python bench/judge.py [--backend cuda|cpu] [--only spread,verdicts,...] [--json FILE]
 
-control   torch.mm in bf16, judged and, interleaved, timed by CUDA events around a CUDA graph in this process
-spread    the vendor library against itself, ten verdicts: how far do the ratios lie apart?
-verdicts  seconds to a verdict, and the table of one for the vendor library at all timing shapes
-corpus    kernels that cheat or break must be rejected, honest ones accepted
+spread     the vendor library against itself, ten verdicts: how far do the ratios lie apart?
+verdicts   seconds to a verdict, and the table of one for the vendor library at all timing shapes
+sustained  the same under lasting load
+families   every kernel family at its defaults, one quad
+corpus     kernels that cheat or break must be rejected, honest ones accepted
+control    torch.mm in bf16, judged and, interleaved, timed by CUDA events around a CUDA graph in this process
+tolerance  how near the vendor library comes to the task's limits
 
 On the CPU the same procedure runs at small sizes; its times mean nothing and are compared with nothing.
 """
@@ -27,7 +30,7 @@ from judge import kernels  # noqa: E402
 
 from kopt import content  # noqa: E402
 from kopt.judge import SCREENING, Judge, Judgement, Plan  # noqa: E402
-from kopt.records import Shape, Status, Task  # noqa: E402
+from kopt.records import Shape, Status  # noqa: E402
 
 RESULTS: dict[str, Any] = {}
 MM = "import torch\n\ndef bf16_mm(a, b, out):\n    torch.mm(a, b.T, out=out)\n"
@@ -36,8 +39,8 @@ VENDOR = (
     "    torch._scaled_mm(a, b.T, scale_a, scale_b, out_dtype=out.dtype, use_fast_accum=True, out=out)\n"
 )
 TRITON_CRIMES = {
-    "illegal address": ("tl.store(p + 1152921504606846976, 1.0)", ""),
-    "never ends": ("while tl.load(p, volatile=True) > -1e30:\n        pass", ""),
+    "illegal address": "tl.store(p + 1152921504606846976, 1.0)",
+    "never ends": "while tl.load(p, volatile=True) > -1e30:\n        pass",
 }
 
 
@@ -46,18 +49,22 @@ def say(section: str, text: str, **row: Any) -> None:
     print(f"{section:9s} {text}", flush=True)
 
 
-def small(task: Task, dims: dict[str, int]) -> list[Shape]:
+def small(dims: dict[str, int]) -> list[Shape]:
     return [Shape(name="small", dims=dims)]
 
 
 def control(backend: str) -> None:
     task = content.read_task(ROOT / "bench/control/bf16_mm")
-    plan = Plan(quads=2, check=False) if backend == "cuda" else Plan(quads=1, check=False, batch_us=2000, idle_s=0)
+    plan = (
+        Plan(quads=2, check=False, agreement=False)
+        if backend == "cuda"
+        else Plan(quads=1, check=False, batch_us=2000, idle_s=0)
+    )
     with Judge(task, backend) as judge:
-        for shape in task.timing if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64}):
+        for shape in task.timing if backend == "cuda" else small({"M": 64, "N": 64, "K": 64}):
             judged, graph, independent = [], [], []
             clock = None
-            for _ in range(4 if backend == "cuda" else 1):
+            for _ in range(3 if backend == "cuda" else 1):
                 judgement = judge.measure(MM, shapes=[shape], plan=plan)
                 show("control", judgement)
                 if judgement.status is not Status.PASSED:
@@ -71,9 +78,12 @@ def control(backend: str) -> None:
                     independent += [clock.us() for _ in range(6)]
             if independent:
                 truth = statistics.median(independent)
-                host, device = statistics.median(judged), statistics.median(graph)
-                say("control", f"{shape.name}: judge {host:.1f} us eager ({100 * (host / truth - 1):+.2f} %), {device:.1f} us graph "
-                    f"({100 * (device / truth - 1):+.2f} %), independent {truth:.1f} us", judged=judged, graph=graph, independent=independent)  # fmt: skip
+                parts = [f"independent {truth:.1f} us"]
+                for name, times in (("eager", judged), ("graph", graph)):
+                    us = statistics.median(times)
+                    parts.append(f"{name} {us:.1f} us ({100 * (us / truth - 1):+.2f} %)")
+                text = f"{shape.name}: {', '.join(parts)}"
+                say("control", text, judged=judged, graph=graph, independent=independent)
 
 
 class Independent:
@@ -109,8 +119,8 @@ class Independent:
 
 def spread(backend: str) -> None:
     task = content.load_task("fp8_gemm", ROOT)
-    shapes = [task.timing[0]] if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64})
-    plan = Plan(quads=4, check=False, graph=False)
+    shapes = [task.timing[0]] if backend == "cuda" else small({"M": 64, "N": 64, "K": 64})
+    plan = Plan(quads=4, check=False, graph=False, agreement=False)
     if backend == "cpu":
         plan = plan.model_copy(update={"batch_us": 2000.0, "idle_s": 0.0, "quads": 1})
     ratios, times = [], []
@@ -127,36 +137,85 @@ def spread(backend: str) -> None:
             if len(times) == 1:
                 show("spread", judgement)
     if backend == "cuda":
-        say("spread", f"{shapes[0].name}: ratios {min(ratios):.4f} to {max(ratios):.4f} (spread {100 * (max(ratios) / min(ratios) - 1):.2f} %), "
-            f"us {min(times):.2f} to {max(times):.2f}", ratios=ratios, us=times)  # fmt: skip
+        apart = 100 * (max(ratios) / min(ratios) - 1)
+        text = f"ratio {min(ratios):.4f} to {max(ratios):.4f} ({apart:.2f} %), us {min(times):.2f} to {max(times):.2f}"
+        say("spread", f"{shapes[0].name}: {text}", ratios=ratios, us=times)
 
 
 def verdicts(backend: str) -> None:
     task = content.load_task("fp8_gemm", ROOT)
     wrong = VENDOR + "    out[-1, -1] = 1.0\n"
     plan = SCREENING if backend == "cuda" else Plan(quads=1, batch_us=2000.0, idle_s=0.0)
-    shapes = None if backend == "cuda" else small(task, {"M": 64, "N": 64, "K": 64})
+    shapes = None if backend == "cuda" else small({"M": 64, "N": 64, "K": 64})
+    unchecked = plan.model_copy(update={"check": False})
     with Judge(task, backend) as judge:
-        for name, source in (("first", VENDOR), ("warm", VENDOR), ("wrong", wrong)):
+        asked = (
+            ("first", VENDOR, plan),
+            ("warm", VENDOR, plan),
+            ("unchecked", VENDOR, unchecked),
+            ("wrong", wrong, plan),
+        )
+        for name, source, how in asked:
             began = time.monotonic()
-            judgement = judge.measure(source, shapes=shapes, plan=plan)
+            judgement = judge.measure(source, shapes=shapes, plan=how)
             seconds = time.monotonic() - began
             phases = {k: round(v, 2) for k, v in judgement.facts.get("seconds", {}).items()}
             say("verdicts", f"{name}: {judgement.status.value} in {seconds:.1f} s {phases}", seconds=seconds)
             show("verdicts", judgement)
             if name == "first":
                 say("verdicts", f"walls: {judgement.facts.get('walls')}")
-        if backend == "cuda":
-            families = ROOT / "kernels" / task.name
-            for path in sorted(families.glob("tma_*.py"))[:3]:
-                judgement = judge.measure(path.read_text(), plan=SCREENING)
-                say(
-                    "verdicts", f"{path.stem}: {judgement.status.value} in {judgement.seconds:.1f} s", **dump(judgement)
-                )
-                show("verdicts", judgement)
-            judgement = judge.measure(VENDOR, regime="sustained", plan=Plan(quads=3, check=False))
-            say("verdicts", f"sustained: {judgement.status.value} in {judgement.seconds:.1f} s")
-            show("verdicts", judgement)
+
+
+def sustained(backend: str) -> None:
+    task = content.load_task("fp8_gemm", ROOT)
+    if backend == "cpu":
+        say("sustained", "not on the CPU")
+        return
+    with Judge(task, backend) as judge:
+        plan = Plan(quads=2, check=False, graph=False)
+        judgement = judge.measure(VENDOR, shapes=task.timing[:2], regime="sustained", plan=plan)
+        say("sustained", f"{judgement.status.value} in {judgement.seconds:.1f} s")
+        show("sustained", judgement)
+
+
+def families(backend: str) -> None:
+    """Every kernel family at its defaults; checks apart, so that a time is seen even where a limit is in doubt."""
+    task = content.load_task("fp8_gemm", ROOT)
+    if backend == "cpu":
+        say("families", "not on the CPU")
+        return
+    with Judge(task, backend) as judge:
+        for path in sorted((ROOT / "kernels" / task.name).glob("*.py")):
+            judgement = judge.measure(path.read_text(), plan=Plan(quads=1, check=False, graph=False, agreement=False))
+            say("families", f"{path.stem}: {judgement.status.value} in {judgement.seconds:.1f} s")
+            show("families", judgement)
+
+
+def tolerance(backend: str) -> None:
+    """How near the vendor library comes to the task's limits, on every check shape and family."""
+    import torch
+
+    from kopt.evaluate import hooks
+    from kopt.evaluate.compare import relative_rms
+
+    task = content.load_task("fp8_gemm", ROOT)
+    module = hooks.load(task)
+    shapes = [*task.check_gpu, *task.timing[:2]] if backend == "cuda" else task.check_cpu
+    for family in task.input_families:
+        rows = []
+        for shape in shapes:
+            dims = dict(shape.dims)
+            inputs = module.make_inputs(dims, family, 1, backend)
+            want = module.reference(inputs, dims)
+            bound = module.bound(inputs, want, dims)["out"]
+            out = torch.empty(want["out"].shape, dtype=torch.bfloat16, device=backend)
+            module.baseline(*inputs.values(), out)
+            error = (out.double() - want["out"]).abs()
+            exact = bool((out == want["out"].to(out.dtype)).all())
+            of_bound = torch.where(error > 0, error / bound, 0.0).max().item()
+            rows.append((shape.name, of_bound, relative_rms(out, want["out"]), exact))
+        text = "  ".join(f"{n} {b:.2f}/{r:.1e}{'=' if e else ''}" for n, b, r, e in rows)
+        say("tolerance", f"{family}: error over bound / relative RMS ('=': exact): {text}", rows=rows)
 
 
 def corpus(backend: str) -> None:
@@ -183,6 +242,10 @@ def corpus(backend: str) -> None:
             judgement = judge.measure(source, shapes=big, plan=patient)
             rejected += judgement.status is not Status.PASSED
             line(name, judgement)
+        if backend == "cuda":
+            line("takes all memory", judge.measure(GREEDY, shapes=big, plan=plan))
+            after = judge.measure(kernels.HONEST["plain"], shapes=big, plan=plan)
+            say("corpus", f"after all that, plain: {after.status.value}")
     say("corpus", f"rejects {rejected} of {len(guilty)}, accepts {accepted} of {len(kernels.HONEST)}")
 
 
@@ -192,23 +255,28 @@ def gpu_crimes() -> dict[str, str]:
             "for _ in range(20):\n    compute(a, scale, b, torch.empty_like(out))\ncompute(a, scale, b, out)",
             "torch.cuda.synchronize = lambda *a: None",
         ),
-        "takes all memory": kernels.kernel(
-            "compute(a, scale, b, out)",
-            "HELD = []\nwhile True:\n    try:\n        HELD.append(torch.empty(1 << 30, dtype=torch.uint8, device='cuda'))\n"
-            "    except torch.OutOfMemoryError:\n        break",
-        ),
         "leaves work on the device": kernels.kernel(
-            "compute(a, scale, b, out)\nwith torch.cuda.stream(SIDE):\n    for _ in range(40):\n        torch.mm(X, X, out=Y)",
-            "torch.cuda.synchronize = lambda *a: torch.cuda.default_stream().synchronize()\nSIDE = torch.cuda.Stream()\n"
-            "X = torch.randn(4096, 4096, device='cuda')\nY = torch.empty_like(X)",
+            "compute(a, scale, b, out)\n"
+            "with torch.cuda.stream(SIDE):\n    for _ in range(40):\n        torch.mm(X, X, out=Y)",
+            "torch.cuda.synchronize = lambda *a: torch.cuda.default_stream().synchronize()\n"
+            "SIDE = torch.cuda.Stream()\nX = torch.randn(4096, 4096, device='cuda')\nY = torch.empty_like(X)",
         ),
     }
-    for name, (body, _) in TRITON_CRIMES.items():
+    for name, body in TRITON_CRIMES.items():
         crimes[name] = kernels.kernel(
             "compute(a, scale, b, out)\ncrime[(1,)](out)",
             f"import triton\nimport triton.language as tl\n\n@triton.jit\ndef crime(p):\n    {body}\n",
         )
     return crimes
+
+
+GREEDY = kernels.kernel(
+    "compute(a, scale, b, out)",
+    "HELD = []\nwhile True:\n    try:\n"
+    "        HELD.append(torch.empty(1 << 30, dtype=torch.uint8, device='cuda'))\n"
+    "    except torch.OutOfMemoryError:\n        break",
+)
+"""Takes all memory. It may pass, if the judge has what it needs, or fail; the judge has to survive it."""
 
 
 def line(name: str, judgement: Judgement) -> None:
@@ -220,11 +288,13 @@ def line(name: str, judgement: Judgement) -> None:
 def show(section: str, judgement: Judgement) -> None:
     for m in judgement.measurements:
         ratio = f"x{m.baseline_ratio.value:.4f}" if m.baseline_ratio else "-"
-        device = f"{m.device_us.value:.1f}" if m.device_us else "-"
+        device = f"graph {m.device_us.value:.1f}" if m.device_us else ""
         use = f"{100 * m.utilization.value:.1f} %" if m.utilization else "-"
         fact = judgement.facts["shapes"][m.shape]
-        say(section, f"  {m.shape:12s} {m.regime} {m.host_us.value:9.1f} us [{m.host_us.low:.1f}, {m.host_us.high:.1f}]  graph {device} us  {use}  {ratio}  "
-            f"null {fact['null_us']:.0f} +- {fact['null_spread_us']:.0f}  {m.clock_mhz} MHz {m.power_w} W {m.throttle} {m.warnings}")  # fmt: skip
+        time_ = f"{m.host_us.value:.1f} us [{m.host_us.low:.1f}, {m.host_us.high:.1f}] {device}"
+        state = f"{m.clock_mhz} MHz {m.power_w} W {' '.join((*m.throttle, *m.warnings))}"
+        null = f"null {fact['null_us']:.0f} +- {fact['null_spread_us']:.0f}"
+        say(section, f"  {m.shape:12s} {m.regime} {time_} {use} {ratio}  {null}  {state}")
     for finding in judgement.findings:
         say(section, f"  {finding.rule}: {finding}")
     RESULTS.setdefault("judgements", []).append(dump(judgement))
@@ -234,16 +304,20 @@ def dump(judgement: Judgement) -> dict[str, Any]:
     return {"judgement": judgement.model_dump(mode="json")}
 
 
+# `control` and `tolerance` last: they open the device in this process, and a judge refuses a device that others use.
+SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, corpus, control, tolerance)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--only", default="control,spread,verdicts,corpus")
+    parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     for name in args.only.split(","):
         began = time.monotonic()
         try:
-            {"control": control, "spread": spread, "verdicts": verdicts, "corpus": corpus}[name](args.backend)
+            SECTIONS[name](args.backend)
         except Exception as error:
             say(name, f"BROKEN {type(error).__name__}: {error}")
         print(f"-- {name}: {time.monotonic() - began:.1f} s", flush=True)
