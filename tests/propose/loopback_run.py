@@ -41,6 +41,9 @@ class Deterministic:
         calls = [self._call(draw // 7**i, conversation.asked, i) for i in range(1 + draw % 3)]
         return Reply(parts=tuple(calls), finish="calls", usage=Tokens(input=len(said), output=50), dollars=0.0001)
 
+    def close(self) -> None:
+        pass
+
     def _call(self, draw: int, asked: int, i: int) -> Part:
         name, arguments = "history", {"count": 5}
         kind = draw % 26

@@ -58,6 +58,9 @@ class Model:
             raise said
         return said if isinstance(said, Reply) else said(conversation)
 
+    def close(self) -> None:
+        pass
+
 
 def run_with(tmp_path: Path, *models: Model, budget: Budget | None = None) -> Run:
     with session(tmp_path, budget=budget) as live:

@@ -122,6 +122,8 @@ class Client(Protocol):
     def ask(self, conversation: Conversation, tools: Sequence[tuple[str, str, dict[str, Any]]], pause: Pause) -> Reply:
         """One request, no retries. Raises RequestFailed; lets what `pause` raises pass."""
 
+    def close(self) -> None: ...
+
 
 class Pause(Protocol):
     """Called while a client waits, a few times a second; raises when the run must end."""

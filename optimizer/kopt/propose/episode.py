@@ -44,6 +44,13 @@ class Episodes:
         self._barren = 0
 
     def drive(self, session: Session) -> None:
+        try:
+            self._drive(session)
+        finally:
+            for client in self._clients:
+                client.close()
+
+    def _drive(self, session: Session) -> None:
         self._warn_about_prices(session)
         names = [client.name for client in self._clients]
         while True:

@@ -40,6 +40,9 @@ class Scripted:
     def ask(self, conversation: Conversation, tools: Sequence[tuple[str, str, dict[str, Any]]], pause: Pause) -> Reply:
         return self._replies[conversation.asked]
 
+    def close(self) -> None:
+        pass
+
 
 def load(task: str, folder: Path | None = None) -> Scripted:
     """The recording of a task; UsageError when there is none."""
