@@ -31,6 +31,13 @@ def test_a_summary_tells_the_story(workspace: Path) -> None:
         assert words in text
 
 
+def test_one_submission_is_no_climb(workspace: Path) -> None:
+    text = said(terminal.summary(rows(m.load(m.write(workspace, [Made(0.345)])))))
+    assert "->" not in text
+    assert "34.5 % of peak   MODELLED" in text
+    assert "1 submission ·" in text
+
+
 @pytest.mark.parametrize("made", [[], [Made(status=Status.WRONG)], [Made(finished=False)]])
 def test_a_run_without_a_score_says_so(workspace: Path, made: list[Made]) -> None:
     assert "no submission has a score" in said(terminal.summary(rows(m.load(m.write(workspace, made)))))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
-from kopt.report.text import line, percent
+from kopt.report.text import counted, line, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -322,10 +322,12 @@ def _header(figure: Figure, rows: Rows, height: float) -> None:
 
 
 def _subtitle(rows: Rows) -> str:
-    count = len(rows.submissions)
-    parts = [f"{count:,} submission{'' if count == 1 else 's'}"]
-    if rows.first and rows.best and rows.first.score and rows.best.score:
-        parts.insert(0, f"{percent(rows.first.score)} → {percent(rows.best.score)}")
+    parts = [counted(len(rows.submissions), "submission"), rows.id]
+    if rows.first is not None and rows.best is not None:
+        story = percent(rows.best.score)
+        if rows.first.n != rows.best.n:
+            story = f"{percent(rows.first.score)} → {story}"
         if rows.factor and rows.factor > 1:
-            parts[0] += f" ({rows.factor:.1f}x)"
-    return " · ".join([*parts, rows.id])
+            story += f" ({rows.factor:.1f}x)"
+        parts.insert(0, story)
+    return " · ".join(parts)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kopt.report.text import headline, line, percent, plain
+from kopt.report.text import counted, headline, line, percent, plain
 
 if TYPE_CHECKING:  # the records take a while to load, and a list of runs needs none of them
     from kopt.doctor import Check
@@ -142,7 +142,9 @@ def _headline(rows: Rows) -> Text:
     text = Text.assemble((f"{line(rows.task)} on {line(rows.target_name)}", "bold"), "  ")
     if rows.best is None or rows.first is None:
         return text.append("no submission has a score", style="yellow")
-    text.append(f"{percent(rows.first.score)} -> {percent(rows.best.score)} {OF.get(rows.metric, '')}", style="bold")
+    if rows.first.n != rows.best.n:
+        text.append(f"{percent(rows.first.score)} -> ", style="bold")
+    text.append(f"{percent(rows.best.score)} {OF.get(rows.metric, '')}", style="bold")
     if rows.factor and rows.factor > 1:
         text.append(f" ({rows.factor:.1f}x)")
     badge = "black on yellow" if rows.evidence == "modelled" else "black on green"
@@ -151,11 +153,11 @@ def _headline(rows: Rows) -> Text:
 
 def _story(rows: Rows) -> Text:
     charges = rows.charges
-    parts = [f"{len(rows.submissions)} submissions"]
+    parts = [counted(len(rows.submissions), "submission")]
     parts += [f"{n} {name.replace('_', ' ')}" for name, n in rows.statuses.items()]
-    parts += [f"{charges['trials']:.0f} trials", duration(charges["seconds"])]
+    parts += [counted(int(charges["trials"]), "trial"), duration(charges["seconds"])]
     if charges["tool_calls"]:
-        parts.append(f"{charges['tool_calls']:.0f} tool calls")
+        parts.append(counted(int(charges["tool_calls"]), "tool call"))
     if charges["dollars"]:
         parts.append(f"${charges['dollars']:.2f}")
     text = Text(" · ".join(parts))

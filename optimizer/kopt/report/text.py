@@ -41,6 +41,11 @@ def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.1f} %"
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 trial", "2,000 trials"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _shown(char: str) -> str:
     if char in "\n\t":
         return char
