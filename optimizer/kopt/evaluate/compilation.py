@@ -1,16 +1,14 @@
 """Compiles IR that untrusted processes hand over, each once, in clean children, as many at a time as there are cores.
 
-Results are kept by content: IR, options, architecture and toolchain. So two trials with the same kernel, or an unchanged
-file that is checked again, cost nothing.
+Results are kept by content: IR, options, architecture and toolchain. So two trials with the same kernel, or a file that
+is checked again unchanged, cost nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -21,24 +19,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kopt.errors import HarnessError
+from kopt.evaluate import cubin, sass
+from kopt.evaluate.disassembly import Disassembler, Disassemblers
 from kopt.evaluate.occupancy import occupancy
 from kopt.evaluate.workers import Workers
 from kopt.machine.products import Product
 from kopt.records import KernelFacts
 
+_JOB = "kopt.evaluate.worker.compile"
 DEADLINE = 120.0
 """Seconds a compilation may take; what takes longer is no kernel that a loop can work with."""
 _LARGEST_IR = 16 << 20
-_OPTIONS = frozenset(
-    "num_warps num_ctas num_stages maxnreg enable_fp_fusion enable_reflect_ftz launch_cooperative_grid launch_pdl debug "
-    "sanitize_overflow max_num_imprecise_acc_default sched4reg clc "
-    "warp_size".split()
-)
+_OPTIONS = frozenset((
+    "num_warps", "num_ctas", "num_stages", "warp_size", "maxnreg", "enable_fp_fusion", "enable_reflect_ftz",
+    "launch_cooperative_grid", "launch_pdl", "debug", "sanitize_overflow", "max_num_imprecise_acc_default", "sched4reg",
+    "clc",
+))  # fmt: skip
 """Options of Triton's CUDA backend that change only the code. The others name files, or instrument a kernel."""
-_HARMLESS = frozenset(
-    "default_dot_input_precision supported_fp8_dtypes arch backend_name ptx_version instrumentation_mode extern_libs allowed_dot_input_precisions ir_override "
-    "deprecated_fp8_dot_operand_dtypes fpsan_homomorphic_casts min_shared_mem ptx_options".split()
-)
+_HARMLESS = frozenset((
+    "arch", "backend_name", "ptx_version", "extern_libs", "ir_override", "ptx_options", "instrumentation_mode",
+    "fpsan_homomorphic_casts", "min_shared_mem", "supported_fp8_dtypes", "deprecated_fp8_dot_operand_dtypes",
+    "default_dot_input_precision", "allowed_dot_input_precisions",
+))  # fmt: skip
 """Known options that stay behind, as long as they are empty or what Triton sets by itself."""
 
 
@@ -91,6 +94,12 @@ class Compiler:
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="compile")
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Compiled]] = {}
+        self._tool, self._tool_lock = "", threading.Lock()
+        self._disassemblers = Disassemblers(self._nvdisasm)
+
+    def prepare(self, arch: int) -> None:
+        """Compilations for this architecture are likely to be asked for soon."""
+        self._pool.submit(self._disassemblers.prepare, arch)
 
     @cached_property
     def _toolchain(self) -> str:
@@ -132,6 +141,7 @@ class Compiler:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._disassemblers.close()
 
     def _refuse(self, why: str) -> str:
         id = hashlib.sha256(why.encode()).hexdigest()
@@ -145,22 +155,43 @@ class Compiler:
         if (kept := self._load(id)) is not None:
             return kept
         self._store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="compile-", dir=self._store) as name:
-            folder = Path(name)
-            reply = self._workers.run(
-                "compile", "kopt.evaluate.worker.compile:run", payload, folder=folder, deadline=DEADLINE, trusted=True
-            )
-            value = reply.value if reply.ok else {"error": {"kind": "passes", "message": _died(reply)}}
-            if error := value.get("error"):
-                said = _diagnostics(reply.output)
-                message = f"{said} ({error['message']})" if said else error["message"]
-                return Compiled(id, {}, {}, error=message, kind=error["kind"])
-            image = folder / "kernel.cubin"
-            sha = hashlib.sha256(image.read_bytes()).hexdigest()
-            os.replace(image, self.cubin(sha))
-            compiled = Compiled(id, value["metadata"], value["facts"], cubin=sha)
-            self._save(compiled, folder)
+        disassembler = self._disassemblers.take(payload["arch"])
+        try:
+            with tempfile.TemporaryDirectory(prefix="compile-", dir=self._store) as name:
+                compiled = self._compile_in(Path(name), id, payload, disassembler)
+        finally:
+            disassembler.close()
         return compiled
+
+    def _compile_in(self, folder: Path, id: str, payload: Mapping[str, Any], nvdisasm: Disassembler) -> Compiled:
+        reply = self._workers.run("compile", f"{_JOB}:run", payload, folder=folder, deadline=DEADLINE, trusted=True)
+        value: dict[str, Any] = reply.value if reply.ok else {"error": {"kind": "passes", "message": _died(reply)}}
+        if error := value.get("error"):
+            said = _diagnostics(reply.output)
+            message = f"{said} ({error['message']})" if said else error["message"]
+            return Compiled(id, {}, {}, error=message, kind=error["kind"])
+        image = (folder / "kernel.cubin").read_bytes()
+        code = cubin.read(image)
+        facts = sass.facts(nvdisasm.read(code.words), code.lines, value["log"])
+        facts["depth"] = value["depth"]
+        facts["specialized"] = value["specialized"] or "USETMAXREG" in facts["opcodes"]
+        compiled = Compiled(id, value["metadata"], facts, cubin=hashlib.sha256(image).hexdigest())
+        (folder / "kernel.cubin").replace(self.cubin(compiled.cubin))
+        self._save(compiled, folder)
+        return compiled
+
+    def _nvdisasm(self) -> str:
+        with self._tool_lock:
+            if not self._tool:
+                with tempfile.TemporaryDirectory(prefix="kopt-tools-") as name:
+                    folder = Path(name)
+                    reply = self._workers.run(
+                        "compile", f"{_JOB}:tools", {}, folder=folder, deadline=DEADLINE, trusted=True
+                    )
+                if not reply.ok:
+                    raise HarnessError(f"Triton's nvdisasm cannot be found: {reply.error}")
+                self._tool = str(reply.value["nvdisasm"])
+            return self._tool
 
     def _load(self, id: str) -> Compiled | None:
         try:
@@ -173,10 +204,9 @@ class Compiler:
     def _save(self, compiled: Compiled, folder: Path) -> None:
         with suppress(OSError):  # a full disk costs a repetition, not the result
             draft = folder / "result.json"
-            draft.write_text(
-                json.dumps({"metadata": compiled.metadata, "facts": compiled.facts, "cubin": compiled.cubin})
-            )
-            shutil.move(draft, self._store / f"{compiled.id}.json")
+            result = {"metadata": compiled.metadata, "facts": compiled.facts, "cubin": compiled.cubin}
+            draft.write_text(json.dumps(result))
+            draft.replace(self._store / f"{compiled.id}.json")
 
 
 def _unsupported(options: Mapping[str, Any]) -> str:

@@ -157,7 +157,7 @@ def _files(data: bytes, at: int) -> dict[int, str]:
     while data[at]:  # the folders
         _, at = _string(data, at)
     at += 1
-    files = {}
+    files: dict[int, str] = {}
     while data[at]:
         name, at = _string(data, at)
         files[len(files) + 1] = PurePath(name).name

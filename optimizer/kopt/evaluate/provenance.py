@@ -19,8 +19,11 @@ LIBRARY = re.compile(
 """ATen operations that a vendor library does the work of."""
 BULK = 1 << 20
 """Elements from which an ATen operation beside the kernels is worth a warning."""
-_FREE = re.compile(r"^(?:empty\w*|new_empty\w*|_local_scalar_dense|.*view.*|t|transpose|permute|slice|select|as_strided|"
-                   r"expand|unsqueeze|squeeze|detach|alias|split\w*|unbind|_reshape_alias|narrow|lift_fresh)$")  # fmt: skip
+_FREE = re.compile(
+    r"^(?:empty\w*|new_empty\w*|_local_scalar_dense|.*view.*|t|transpose|permute|slice|select|as_strided|expand|"
+    r"unsqueeze|squeeze|detach|alias|split\w*|unbind|_reshape_alias|narrow|lift_fresh)$"
+)
+"""ATen operations that move nothing."""
 
 _FP8 = re.compile(r"^(?:QGMMA|QMMA|UTCQMMA)(?:\.|$)")
 _HALF = re.compile(r"^(?:HGMMA|HMMA|UTCHMMA)(?:\.|$)")
@@ -32,9 +35,9 @@ def findings(
     task: Task,
     calls: Mapping[str, Sequence[LaunchFacts]],
     kernels: Mapping[str, KernelFacts],
-    aten: Mapping[str, Mapping[str, tuple[int, int]]],
+    aten: Mapping[str, Mapping[str, int]],
 ) -> Iterator[Finding]:
-    """Findings for every timing shape. `aten` is, by shape and operation, its count and its largest tensor's elements."""
+    """Findings for every timing shape. `aten` has, by shape and operation, the elements of its largest tensor."""
     for shape in task.timing:
         launches = [launch for launch in calls.get(shape.name, ()) if launch.programs > 0]
         ran = {launch.kernel: kernels[launch.kernel] for launch in launches if launch.kernel in kernels}
@@ -47,7 +50,7 @@ def findings(
         yield from _bulk(shape, operations)
 
 
-def _library(task: Task, shape: Shape, operations: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+def _library(task: Task, shape: Shape, operations: Mapping[str, int]) -> Iterator[Finding]:
     if not task.provenance.library and (used := sorted(name for name in operations if LIBRARY.match(name))):
         yield _rejected("provenance.library", f"the host calls {', '.join('aten::' + n for n in used)}", shape)
 
@@ -87,10 +90,8 @@ def _matrix_instructions(task: Task, shape: Shape, ran: Sequence[KernelFacts]) -
         yield _rejected("provenance.mma", f"no {wanted} matrix instruction in {names}", shape)
 
 
-def _bulk(shape: Shape, operations: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
-    bulk = sorted(
-        n for n, (_, most) in operations.items() if most >= BULK and not _FREE.match(n) and not LIBRARY.match(n)
-    )
+def _bulk(shape: Shape, operations: Mapping[str, int]) -> Iterator[Finding]:
+    bulk = sorted(n for n, most in operations.items() if most >= BULK and not _FREE.match(n) and not LIBRARY.match(n))
     if bulk:
         yield Finding(
             rule="provenance.aten",
@@ -120,8 +121,8 @@ def probe_findings(probes: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
                 status=Status.REJECTED,
             )
             return
-    callers = [set(probes[c]) for c in ("rewritten", "benchmark", "test_correctness")]
-    if differing := set.union(*callers) - set.intersection(*callers):
+    callers: list[set[str]] = [set(probes[c]) for c in ("rewritten", "benchmark", "test_correctness")]
+    if differing := set[str]().union(*callers) - callers[0].intersection(*callers):
         yield Finding(
             rule="probe.sniffing",
             message=f"what it does depends on its caller's name: {', '.join(sorted(differing))}",

@@ -10,11 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 _INSTRUCTION = re.compile(
     r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P[T0-9]+)\s+)?([A-Z][A-Z0-9_.a-z]*)[ \t]*([^;\n]*);", re.MULTILINE
 )
+_SCHEDULE = re.compile(r"\s+[&?](?=\w)")
+"""nvdisasm 12.8 appends barriers and stalls on sm_120 (`&wr=0x1 ?trans7`); later ones do not."""
 _BRANCHES = frozenset(("BRA", "BRA.U", "BRA.DIV", "JMP"))
 _TARGET = re.compile(r"(0x[0-9a-f]+)\s*$")
 
@@ -23,6 +26,9 @@ MMA = re.compile(r"^(?:UTC)?[A-Z]*MMA(?:\.|$)")
 WARP_GROUP_MMA = re.compile(r"^[A-Z]GMMA(?:\.|$)")
 _LOADS = frozenset(("LDG", "LDGSTS", "UTMALDG", "UBLKCP"))
 _NARROW = re.compile(r"\.[US](?:8|16)(?:\.|$)")
+
+SOURCE = "kernel.py"
+"""The name that stands for the candidate's file in line tables, wherever it lay."""
 
 Location = tuple[str, int]
 """File and line, as in the cubin's line table."""
@@ -50,7 +56,7 @@ class Resources:
 def parse(listing: str) -> tuple[Instruction, ...]:
     """Instructions of a listing with absolute branch targets, as `nvdisasm --binary` prints it."""
     return tuple(
-        Instruction(int(address, 16), opcode, operands.strip())
+        Instruction(int(address, 16), opcode, _SCHEDULE.split(operands, 1)[0].strip())
         for address, _predicate, opcode, operands in _INSTRUCTION.findall(listing)
     )
 
@@ -117,13 +123,13 @@ def waits_per_mma(loop: Iterable[Instruction]) -> float | None:
     return waits / multiplies if multiplies else None
 
 
-def by_line(code: Iterable[Instruction], lines: Mapping[int, Location], source: str) -> dict[str, dict[str, int]]:
-    """Source line -> opcode class -> count. What libraries inlined belongs to the line of the source before it."""
+def by_line(code: Iterable[Instruction], lines: Mapping[int, Location]) -> dict[str, dict[str, int]]:
+    """Source line -> opcode class -> count. What libraries inlined belongs to the source line before it."""
     counts: dict[str, Counter[str]] = {}
     line = ""
     for instruction in code:
         file, number = lines.get(instruction.address, ("", 0))
-        if file == source and number:
+        if file == SOURCE and number:
             line = str(number)
         if instruction.opcode != "NOP":
             counts.setdefault(line, Counter())[opcode_class(instruction.opcode)] += 1
@@ -153,9 +159,34 @@ def resources(log: str) -> Resources:
     )
 
 
-_BUFFER = re.compile(r"ttg\.local_alloc\b[^\n]*?!ttg\.memdesc<(\d+)((?:x\d+){2,})x(f\w+|bf16|i8|i16|i32)\b")
+_BUFFER = re.compile(r"ttg\.local_alloc\b[^\n]*?!ttg\.memdesc<((?:\d+x){3,})(f8|f16|bf16|f32|i8|i16|i32)")
+_BYTES = {"f8": 1, "i8": 1, "f16": 2, "bf16": 2, "i16": 2, "f32": 4, "i32": 4}
 
 
 def pipeline_depth(ttgir: str) -> int | None:
-    """Buffers of the software pipeline: the leading extent of the shared allocations of tiles, None without any."""
-    return max((int(depth) for depth, _, _ in _BUFFER.findall(ttgir)), default=None)
+    """Buffers of the software pipeline: the leading extent of the largest shared allocation of tiles, None without any.
+
+    The largest is an operand's; staging buffers of the epilogue are smaller and have a depth of their own.
+    """
+    found = []
+    for extents, element in _BUFFER.findall(ttgir):
+        sizes = [int(extent) for extent in extents.split("x") if extent]
+        found.append((prod(sizes) * _BYTES[element], sizes[0]))
+    return max(found)[1] if found else None
+
+
+def facts(code: Sequence[Instruction], lines: Mapping[int, Location], log: str) -> dict[str, Any]:
+    """What KernelFacts says of the code itself, whatever product it runs on. `log` is from `ptxas -v`."""
+    used = resources(log)
+    loop = hot_loop(code)
+    return {
+        "registers": used.registers,
+        "spill_stores": used.spill_stores,
+        "spill_loads": used.spill_loads,
+        "remarks": used.remarks,
+        "mma": mma(code),
+        "opcodes": opcodes(code),
+        "waits_per_mma": waits_per_mma(loop),
+        "lines": by_line(code, lines),
+        "hot_lines": by_line(loop, lines),
+    }

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from kopt.evaluate import launches as launch_rules
-from kopt.evaluate import provenance
+from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.workers import Reply, Workers
 from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, StageResult, Status, digest
 
-DEADLINE = 60.0
+DEADLINE = 30.0
 """Seconds for importing the candidate and calling its entry; compilations are not charged to it."""
 REPEATS = 3
 """Calls after the first, of which the last stands for the steady state and the median is the host time."""
@@ -67,8 +67,15 @@ class Trace:
                 self._compilers = Compiler(self._workers, self._store)
             return self._compilers
 
+    def close(self) -> None:
+        """Give up what is being compiled."""
+        with self._lock:
+            if self._compilers is not None:
+                self._compilers.close()
+
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         started = time.perf_counter()
+        self.compiler.prepare(case.target.arch)
         facts = _Facts()
         self._trace(case, facts)
         failed = any(f.status for f in facts.findings)
@@ -86,7 +93,7 @@ class Trace:
                 "probes": facts.probes,
                 "notes": facts.notes,
             },
-            findings=tuple(facts.findings),
+            findings=_gathered(facts.findings),
             seconds=time.perf_counter() - started,
             artifacts={"kernels": facts.kernels, "calls": facts.calls},
         )
@@ -101,16 +108,17 @@ class Trace:
             facts.findings.append(_unfinished(reply))
             return
         try:
-            report = _checked(reply.value)
-        except (KeyError, TypeError, ValueError) as error:
+            report = traced.checked(reply.value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             line = f"the worker's report makes no sense ({type(error).__name__}): the candidate interfered with it"
             facts.findings.append(Finding(rule="trace.report", message=line, status=Status.REJECTED))
             return
         facts.notes.extend(report["notes"])
-        if error := report["error"]:
-            facts.findings.append(_raised(error))
+        raised = report["error"]
+        if raised:
+            facts.findings.append(_raised(raised))
         self._read(case, report, facts)
-        if error:
+        if raised:
             return
         facts.findings.extend(_swallowed(report["swallowed"]))
         if probes is None:
@@ -152,7 +160,7 @@ class Trace:
 
     def _read(self, case: Case, report: Mapping[str, Any], facts: _Facts) -> None:
         """Turn events into launches and kernels, and check them against the rules."""
-        aten: dict[str, dict[str, tuple[int, int]]] = {}
+        aten: dict[str, dict[str, int]] = {}
         every: dict[str, list[LaunchFacts]] = {}
         for shape in case.task.timing:
             seen = report["shapes"].get(shape.name)
@@ -164,7 +172,7 @@ class Trace:
             every[shape.name] = [*steady, *self._launches(case, shape.name, seen["first"], facts)]
             facts.calls[shape.name] = tuple(steady)
             facts.aten[shape.name] = dict(Counter(e["aten"] for e in seen["steady"] if "aten" in e))
-            aten[shape.name] = _operations([*seen["first"], *seen["steady"]])
+            aten[shape.name] = traced.operations([*seen["first"], *seen["steady"]])
             if seen["host_us"] is not None:
                 facts.host_us[shape.name] = round(seen["host_us"], 1)
         if report["error"] is None:
@@ -183,11 +191,8 @@ class Trace:
             else:
                 if compiled.cubin not in facts.kernels:
                     facts.kernels[compiled.cubin] = compiled.on(case.target, case.target.arch)
-                for rule, message in launch_rules.violations(event, compiled, case.target):
-                    _once(
-                        facts.findings,
-                        Finding(rule=rule, message=message, status=Status.COMPILE_ERROR, shape=shape),
-                    )
+                for rule, message, status in launch_rules.violations(event, compiled, case.target):
+                    _once(facts.findings, Finding(rule=rule, message=message, status=status, shape=shape))
             x, y, z = event["grid"]
             found.append(LaunchFacts(kernel=compiled.cubin, name=event["name"], grid=(x, y, z)))
         return found
@@ -199,66 +204,6 @@ def _told(compiled: Compiled) -> dict[str, Any]:
         return {"error": {"kind": compiled.kind, "message": compiled.error}}
     facts = {key: compiled.facts[key] for key in ("registers", "spill_stores", "spill_loads")}
     return {"metadata": dict(compiled.metadata), "facts": facts}
-
-
-def _checked(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The report with every field of the form it should have; it comes from a process that ran the candidate."""
-    shapes = {
-        str(name): {
-            "first": [_event(e) for e in seen["first"]],
-            "steady": [_event(e) for e in seen["steady"]],
-            "host_us": None if seen["host_us"] is None else float(seen["host_us"]),
-        }
-        for name, seen in value["shapes"].items()
-    }
-    probes = {str(name): [str(kind) for kind in kinds] for name, kinds in value["probes"].items()}
-    return {
-        "shapes": shapes,
-        "probes": probes,
-        "notes": [str(note)[:300] for note in value["notes"][:20]],
-        "swallowed": [_exception(e) for e in value["swallowed"][:20]],
-        "error": _exception(value["error"]) if value["error"] else None,
-    }
-
-
-def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    if "aten" in event:
-        return {"aten": str(event["aten"]), "elements": int(event["elements"])}
-    x, y, z = map(int, event["grid"])
-    descriptors = [
-        {
-            "address": int(d["address"]),
-            "itemsize": int(d["itemsize"]),
-            "strides": [int(s) for s in d["strides"]],
-        }
-        for d in event["descriptors"]
-    ]
-    return {
-        "launch": str(event["launch"]),
-        "name": str(event["name"])[:200],
-        "grid": (x, y, z),
-        "allocator": bool(event["allocator"]),
-        "descriptors": descriptors,
-    }
-
-
-def _exception(error: Mapping[str, Any]) -> dict[str, str]:
-    line = error.get("line")
-    return {
-        "type": str(error["type"])[:100],
-        "message": str(error["message"])[:400],
-        "place": f"line {int(line)}" if line else "",
-        "shape": str(error.get("shape", "")),
-    }
-
-
-def _operations(events: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for event in events:
-        if "aten" in event:
-            count, most = found.get(event["aten"], (0, 0))
-            found[event["aten"]] = (count + 1, max(most, event["elements"]))
-    return found
 
 
 def _unfinished(reply: Reply) -> Finding:
@@ -299,3 +244,16 @@ def _swallowed(errors: Sequence[Mapping[str, str]]) -> Iterator[Finding]:
 def _once(findings: list[Finding], finding: Finding) -> None:
     if finding not in findings:
         findings.append(finding)
+
+
+def _gathered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One finding for what is the same at several shapes, told of the first of them."""
+    shapes: dict[Finding, list[str]] = {}
+    for finding in findings:
+        shapes.setdefault(finding.model_copy(update={"shape": ""}), []).append(finding.shape)
+    gathered = []
+    for finding, where in shapes.items():
+        others = len(set(where)) - 1
+        more = f" (and at {others} other shape{'s' if others > 1 else ''})" if others else ""
+        gathered.append(finding.model_copy(update={"shape": where[0], "message": finding.message + more}))
+    return tuple(gathered)

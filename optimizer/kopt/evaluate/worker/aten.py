@@ -22,7 +22,7 @@ _LARGE = 1 << 26
 _READS = frozenset(("_local_scalar_dense", "is_nonzero", "equal"))
 
 
-class Recorded(TorchDispatchMode):
+class Recorded(TorchDispatchMode):  # type: ignore[misc]
     """Puts every operation on the tape, with the elements of its largest tensor."""
 
     def __init__(self, tape: Tape) -> None:

@@ -1,7 +1,7 @@
-"""The trusted half of a compilation: IR in, cubin and facts out, in a process that never saw the candidate.
+"""The trusted half of a compilation: IR in, cubin out, in a process that never saw the candidate.
 
-What a candidate's process hands over is the text of the first IR that Triton makes of a kernel. Everything after it,
-and everything that is read from the result, happens here.
+What a candidate's process hands over is the text of the first IR that Triton makes of a kernel. Everything after it
+happens here; what the cubin holds is read by the driver.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ import io
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kopt.evaluate import cubin, sass
-from kopt.evaluate.worker.disassemble import Disassembler
+from kopt.evaluate import sass
 
-SOURCE = "kernel.py"
-"""The name that stands for the candidate's file in line tables, wherever it lay."""
 _METADATA = (
     "name", "num_warps", "num_ctas", "num_stages", "shared", "tmem_size", "global_scratch_size",
     "global_scratch_align", "profile_scratch_size", "profile_scratch_align", "tensordesc_meta",
@@ -28,28 +24,29 @@ _METADATA = (
 def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """Compile payload["ir"], the text of a "ttir", "ttgir" or "glir" module, for payload["arch"].
 
-    Writes kernel.cubin into the folder and returns {"metadata", "facts", "seconds"}, or {"error": {"kind", "message"}}
-    when Triton or ptxas refuses the kernel.
+    Writes kernel.cubin into the folder and returns {"metadata", "depth", "specialized", "log", "seconds"}, where "log"
+    is what `ptxas -v` said, or {"error": {"kind", "message"}} when Triton or ptxas refuses the kernel.
     """
-    from triton import knobs
-
-    tool = knobs.nvidia.nvdisasm.path
-    with Disassembler(tool, payload["arch"], folder) as disassembler:
-        started = time.perf_counter()
-        try:
-            image, ttgir, metadata, log = lower(payload, folder)
-        except Exception as error:
-            return {"error": _refusal(error)}
-        compiled = time.perf_counter()
-        (folder / "kernel.cubin").write_bytes(image)
-        code = cubin.read(image)
-        instructions = disassembler.read(code.words)
-    seconds = {"compile": compiled - started, "disassemble": time.perf_counter() - compiled}
+    started = time.perf_counter()
+    try:
+        image, ttgir, metadata, log = lower(payload, folder)
+    except Exception as error:
+        return {"error": _refusal(error)}
+    (folder / "kernel.cubin").write_bytes(image)
     return {
         "metadata": {key: metadata[key] for key in _METADATA if key in metadata},
-        "facts": facts(instructions, code.lines, ttgir, log),
-        "seconds": seconds,
+        "depth": sass.pipeline_depth(ttgir),
+        "specialized": "ttg.warp_specialize" in ttgir,
+        "log": log,
+        "seconds": time.perf_counter() - started,
     }
+
+
+def tools(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Where this Triton's nvdisasm lies."""
+    from triton import knobs
+
+    return {"nvdisasm": knobs.nvidia.nvdisasm.path}
 
 
 def lower(payload: Mapping[str, Any], folder: Path) -> tuple[bytes, str, dict[str, Any], str]:
@@ -85,26 +82,6 @@ def lower(payload: Mapping[str, Any], folder: Path) -> tuple[bytes, str, dict[st
             if stage == "ttgir":
                 ttgir = str(module)
     return module, ttgir, metadata, log.getvalue()
-
-
-def facts(
-    code: tuple[sass.Instruction, ...], lines: Mapping[int, sass.Location], ttgir: str, log: str
-) -> dict[str, Any]:
-    """Everything in KernelFacts that does not depend on the product."""
-    resources = asdict(sass.resources(log))
-    del resources["stack"]
-    loop = sass.hot_loop(code)
-    opcodes = sass.opcodes(code)
-    return {
-        **resources,
-        "mma": sass.mma(code),
-        "opcodes": opcodes,
-        "depth": sass.pipeline_depth(ttgir),
-        "waits_per_mma": sass.waits_per_mma(loop),
-        "specialized": "USETMAXREG" in opcodes or "ttg.warp_specialize" in ttgir,
-        "lines": sass.by_line(code, lines, SOURCE),
-        "hot_lines": sass.by_line(loop, lines, SOURCE),
-    }
 
 
 def _refusal(error: Exception) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The host side of a GPU that is not there, for candidates written in the field's ordinary ways.
 
-CPU tensors answer as CUDA tensors would, `device="cuda"` allocates on the CPU, and torch.cuda has one device: the target.
+CPU tensors answer as CUDA tensors would, `device="cuda"` allocates on the CPU, torch.cuda has one device: the target.
 Nothing here computes. Used by every job that imports a candidate, in a process that ends with the job; so it patches.
 """
 
@@ -20,7 +20,7 @@ from kopt.machine.products import Product
 CUDA = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
 _TOTAL_MEMORY = 80 << 30
-"""Bytes of device memory to answer with; no candidate's path should depend on it, and products are not told apart by it."""
+"""Bytes of device memory to answer with; products are not told apart by it."""
 
 
 def install(target: Product, tape: Tape) -> None:
@@ -83,7 +83,7 @@ def install(target: Product, tape: Tape) -> None:
     anything.set_default_device = lambda device: None
 
 
-class Presented(TorchFunctionMode):
+class Presented(TorchFunctionMode):  # type: ignore[misc]
     """While it is active, CPU tensors are presented as CUDA tensors to Python code.
 
     Attribute getters reach a function mode like any operation does, so no class is patched and torch's own code,
@@ -116,8 +116,8 @@ class Presented(TorchFunctionMode):
 
 def _is_cuda(device: object) -> bool:
     if isinstance(device, torch.device):
-        return device.type == "cuda"
-    return device == "cuda" or (isinstance(device, str) and device.startswith("cuda:")) or type(device) is int
+        return str(device.type) == "cuda"
+    return type(device) is int or (isinstance(device, str) and device.partition(":")[0] == "cuda")
 
 
 def _cpu_copy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

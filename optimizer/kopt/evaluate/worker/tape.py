@@ -51,7 +51,7 @@ class Tape:
 
     def failed(self, error: BaseException) -> None:
         """An exception is about to reach the candidate."""
-        if not self._paused and error not in self.raised:
+        if not self._paused and len(self.raised) < _MOST and not any(error is other for other in self.raised):
             self.raised.append(error)
 
     def begin_capture(self, graph: Graph) -> None:

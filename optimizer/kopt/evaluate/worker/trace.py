@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kopt.evaluate.worker import aten, candidate, shims
-from kopt.evaluate.worker.stub_driver import Ask, Front
+from kopt.evaluate.worker.front import Ask, Front
 from kopt.evaluate.worker.tape import Event, Tape
 from kopt.machine.products import product
 
@@ -58,7 +58,8 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     front.settle()
     report["again"] = not payload["wait"] and front.refused()
     passed_on = report["error"]["id"] if report["error"] else None
-    report["swallowed"] = [tracer.facts(e) for e in tape.raised if id(e) != passed_on]
+    swallowed = [tracer.facts(e) for e in tape.raised if id(e) != passed_on]
+    report["swallowed"] = [e for n, e in enumerate(swallowed) if e not in swallowed[:n]]
     report["notes"] = list(tape.notes)
     return report
 

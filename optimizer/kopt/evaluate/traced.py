@@ -1,0 +1,67 @@
+"""What an untrusted worker reports of a trace, brought into form. Every word of it comes from a process that ran the
+candidate; only its form is checked here, and what matters is decided from recompiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def checked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The report, every field of its type. KeyError, TypeError, ValueError or AttributeError where that cannot be."""
+    shapes = {
+        str(name): {
+            "first": [_event(e) for e in seen["first"]],
+            "steady": [_event(e) for e in seen["steady"]],
+            "host_us": None if seen["host_us"] is None else float(seen["host_us"]),
+        }
+        for name, seen in value["shapes"].items()
+    }
+    probes = {str(name): [str(kind) for kind in kinds] for name, kinds in value["probes"].items()}
+    return {
+        "shapes": shapes,
+        "probes": probes,
+        "notes": [str(note)[:300] for note in value["notes"][:20]],
+        "swallowed": [_exception(e) for e in value["swallowed"][:20]],
+        "error": _exception(value["error"]) if value["error"] else None,
+    }
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    if "aten" in event:
+        return {"aten": str(event["aten"]), "elements": int(event["elements"])}
+    x, y, z = map(int, event["grid"])
+    descriptors = [
+        {
+            "address": int(d["address"]),
+            "itemsize": int(d["itemsize"]),
+            "strides": [int(s) for s in d["strides"]],
+        }
+        for d in event["descriptors"]
+    ]
+    return {
+        "launch": str(event["launch"]),
+        "name": str(event["name"])[:200],
+        "grid": (x, y, z),
+        "allocator": bool(event["allocator"]),
+        "descriptors": descriptors,
+    }
+
+
+def _exception(error: Mapping[str, Any]) -> dict[str, str]:
+    line = error.get("line")
+    return {
+        "type": str(error["type"])[:100],
+        "message": str(error["message"])[:400],
+        "place": f"line {int(line)}" if line else "",
+        "shape": str(error.get("shape", "")),
+    }
+
+
+def operations(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The elements of the largest tensor of each ATen operation."""
+    found: dict[str, int] = {}
+    for event in events:
+        if "aten" in event:
+            found[event["aten"]] = max(found.get(event["aten"], 0), event["elements"])
+    return found
