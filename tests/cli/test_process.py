@@ -24,8 +24,8 @@ HEAVY = ("torch", "triton", "optuna", "matplotlib", "cupy", "pandas", "scipy")
     ("arguments", "also"),
     [
         (["--help"], ("kopt.records", "numpy", "rich")),
-        (["runs"], ("kopt.records", "numpy")),
-        (["runs", "--json"], ("kopt.records", "numpy", "rich.table")),
+        (["runs"], ("kopt.records", "numpy", "rich")),
+        (["runs", "--json"], ("kopt.records", "numpy", "rich")),
         (["show", "last"], ("numpy",)),
         (["run", "--help"], ("kopt.records", "numpy")),
     ],

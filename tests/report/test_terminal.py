@@ -12,8 +12,9 @@ from rich.console import Console
 
 from kopt import runs
 from kopt.records import Status
-from kopt.report import terminal
+from kopt.report import listing, terminal
 from kopt.report.rows import rows
+from kopt.report.text import duration
 
 HOSTILE = "\x1b[2J[bold red]boo[/bold red] \u202ekram \x07"
 
@@ -46,7 +47,7 @@ def test_a_run_without_a_score_says_so(workspace: Path, made: list[Made]) -> Non
 def test_no_score_is_printed_without_its_evidence(workspace: Path) -> None:
     run = m.load(m.write(workspace, [Made(0.345), Made(0.567)]))
     for text in (said(terminal.summary(rows(run))), said(terminal.verdict(run.verdict(1), rows(run).submissions[0])),
-                 said(terminal.runs(runs.summaries(workspace)))):  # fmt: skip
+                 listing.runs(runs.summaries(workspace))):  # fmt: skip
         for row in text.splitlines():
             if "56.7 %" in row or "34.5 %" in row:
                 assert "odelled" in text
@@ -64,7 +65,7 @@ def test_hostile_notes_reasons_and_events_are_text(workspace: Path) -> None:
         *(said(terminal.verdict(run.verdict(n), shown.submissions[n - 1])) for n in (1, 2)),
         said(terminal.source(HOSTILE)),
         said(terminal.difference([f"+{HOSTILE}"])),
-        said(terminal.runs(runs.summaries(workspace))),
+        listing.runs(runs.summaries(workspace)),
     ):
         assert "\x1b" not in text
         assert "\x07" not in text
@@ -93,4 +94,4 @@ def test_a_sparkline_has_a_bar_a_value_and_blanks_for_failures() -> None:
     ("seconds", "words"), [(0, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
 )
 def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
-    assert terminal.duration(seconds) == words
+    assert duration(seconds) == words

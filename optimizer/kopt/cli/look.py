@@ -35,9 +35,9 @@ def list_runs(ctx: typer.Context, json: Json = False, workspace: Workspace = Non
     if json:
         print_json([row.as_json() for row in found])
         return
-    from kopt.report import terminal
+    from kopt.report import listing
 
-    show(terminal.runs(found))
+    typer.echo(listing.runs(found))
 
 
 def show_run(

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kopt.observe import Observer
-from kopt.report.terminal import OF, duration, sparkline, status
-from kopt.report.text import headline, line, percent
+from kopt.report.terminal import OF, sparkline, status
+from kopt.report.text import duration, headline, line, percent
 
 if TYPE_CHECKING:
     from kopt.budget import Budget

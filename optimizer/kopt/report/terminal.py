@@ -1,28 +1,25 @@
-"""A run, a verdict and a list of runs in a terminal. Everything foreign goes in as text, never as markup."""
+"""A run, a verdict, a task in a terminal. Everything foreign goes in as text, never as markup."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kopt.report.text import counted, headline, line, percent, plain
+from kopt.report.text import counted, duration, headline, line, percent, plain
 
-if TYPE_CHECKING:  # the records take a while to load, and a list of runs needs none of them
+if TYPE_CHECKING:
     from kopt.doctor import Check
     from kopt.records import Finding, Task, Verdict
     from kopt.report.rows import Failure, Row, Rows
-    from kopt.runs import Summary
 
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {
     "passed": "green", "rejected": "red", "compile_error": "yellow", "wrong": "magenta", "crashed": "bright_red",
     "timeout": "cyan", "pending": "bright_black", "failed": "red", "unavailable": "yellow", "skipped": "bright_black",
-    "live": "green", "stopped": "default", "interrupted": "yellow", "broken": "red",
 }  # fmt: skip
 OF = {"utilization": "of peak", "roofline": "of the roofline"}
 
@@ -32,16 +29,6 @@ def score(value: float | None, evidence: str | None, metric: str = "utilization"
     if value is None:
         return "no score"
     return f"{evidence or 'unknown'} {percent(value)} {OF.get(metric, 'of ' + metric)}"
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: "42 s", "3 min 05 s", "2 h 07 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def sparkline(values: Sequence[float | None], width: int = 60) -> str:
@@ -87,30 +74,6 @@ def submissions(rows: Iterable[Row], metric: str = "utilization") -> Table:
         shown = f"{row.evidence} {percent(row.score)}" if row.score is not None else ""
         note = row.note if row.status in ("passed", "pending") else row.reason or row.note
         table.add_row(str(row.n), status(row.status), shown, str(row.trials or ""), Text(line(note, 90)))
-    return table
-
-
-def runs(found: Sequence[Summary]) -> RenderableType:
-    """The runs of a workspace, the newest first."""
-    if not found:
-        return Text("no runs yet; kopt run TASK starts one")
-    table = _table("run", "started", "task", "target", "subm.", "passed", "best", "active", "state")
-    for index in (4, 5, 7):
-        table.columns[index].justify = "right"
-    table.columns[0].no_wrap = True
-    for row in found:
-        state = status(row.state)
-        if row.reason:
-            state.append(f": {line(row.reason, 60)}", style="bright_black")
-        started = (
-            datetime.fromtimestamp(row.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if row.created else ""
-        )
-        table.add_row(
-            Text(line(row.id, 60)), started, Text(line(row.task, 30)), Text(line(row.target, 20)),
-            str(row.submissions), str(row.passed),
-            Text(f"{line(row.evidence or '', 12)} {percent(row.best)} (#{row.best_n})" if row.best is not None else ""),
-            duration(row.seconds), state,
-        )  # fmt: skip
     return table
 
 
