@@ -90,11 +90,34 @@ def demands(launch: CountedLaunch, kernel: KernelFacts | None, product: Product,
             elements = sum(loop.operations.values()) / times
             clocks["issue"] = elements / 32 / (k.schedulers * k.issue_share)
             clocks["lsu"] = (loaded + stored) / 512 / k.lsu
+        if kernel is not None:
+            demand.l2_bytes += spilled(launch, loop, kernel, k)
         fed = any(name.split(".")[0] in _ASYNC for name in counts)
         descriptors = any(t.feed == "descriptor" for t in loop.traffic if t.direction == "load")
         demand.asynchronous = fed or descriptors or not loaded
         found.append(demand)
     return found
+
+
+def spilled(launch: CountedLaunch, loop: Loop, kernel: KernelFacts, k: Constants) -> float:
+    """Bytes by which spilled registers load the L2 in one turn of the hot loop; nothing while L1 holds them.
+
+    Walking through more than a cache holds, again and again, hits nothing. Counted are the loads of the whole hot span
+    and as many stores: the compiler puts lines of the surrounding loop on spills that every turn executes.
+    """
+    blocks = max(1, kernel.occupancy)
+    held = kernel.spill_stores * 32 * kernel.warps * blocks
+    instructions = sum(n for name, n in kernel.opcodes.items() if name in ("LDL", "STL"))
+    if not instructions or held <= k.l1_bytes - kernel.shared * blocks or loop is not _hottest(launch):
+        return 0.0
+    width = (kernel.spill_stores + kernel.spill_loads) / instructions
+    loads = sum(counts.get("LDL", 0) for counts in kernel.hot_lines.values())
+    return k.refill * 2 * loads * width * 32 * kernel.warps / unroll(launch, kernel)
+
+
+def _hottest(launch: CountedLaunch) -> Loop:
+    """The loop that multiplies most, else the one that moves most."""
+    return max(launch.loops, key=lambda loop: (sum(m.flops for m in loop.mma), sum(t.moved for t in loop.traffic)))
 
 
 def memory_bytes(launch: CountedLaunch, product: Product, k: Constants) -> dict[tuple[str, str], float]:

@@ -155,12 +155,11 @@ def _chain(
     loads = any(t.direction == "load" for t in loop.traffic)
     own = max(clocks["issue"], clocks["lsu"], clocks["special"])
     if loop.whole:
-        return k.start + own + clocks["shared"] + (k.l2_latency if loads else 0.0)
+        return k.start + own + clocks["shared"]
     if loop.lines in nested:
         # The epilogue of a tile, and the way into the next one's loop unless the compiler merged the two.
-        return own + clocks["shared"] + (0.0 if _merged(kernel, loop.lines) else k.hbm_latency)
-    missed = demand.hbm_bytes / demand.l2_bytes if demand.l2_bytes else 0.0
-    latency = k.l2_latency + missed * (k.hbm_latency - k.l2_latency)
+        return own + clocks["shared"] + (0.0 if _merged(kernel, loop.lines) else k.load_latency)
+    latency = k.load_latency + clocks["l2"]
     depth = (kernel.depth if kernel is not None else None) or 1
     if not loop.mma:
         return latency / depth + own if loads else own
@@ -179,7 +178,7 @@ def _chain(
         return multiply
     if demand.asynchronous and depth > 1:
         return max(multiply, latency / (depth - 1))
-    return latency + clocks["lsu"] + multiply + 2 * k.barrier
+    return latency + clocks["lsu"] + multiply + clocks["issue"] + 2 * k.barrier
 
 
 def _merged(kernel: KernelFacts | None, span: tuple[int, int]) -> bool:
