@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -19,10 +19,11 @@ from kopt.budget import Budget
 from kopt.errors import UsageError
 from kopt.evaluate import VERSION
 from kopt.evaluate.evaluator import Evaluator
+from kopt.interact.socket import Control
 from kopt.machine.fingerprint import fingerprint
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.observe import Observer
-from kopt.propose import Proposer, proposer
+from kopt.propose import Proposer, check, proposer
 from kopt.records import Shape, Task
 from kopt.run import Meta, Run, create, read_meta, write_whole
 from kopt.session import Session, Stop
@@ -33,11 +34,12 @@ DEFAULT_BUDGET = Budget(submissions=40, trials=36)
 START = "start.py"
 
 
-def drive(session: Session, proposer: Proposer) -> str:
-    """Run a proposer to its end; returns why it ended."""
+def drive(session: Session, proposer: Proposer, visitors: AbstractContextManager[object] | None = None) -> str:
+    """Run a proposer to its end; returns why it ended. `visitors` is open as long as the run is."""
     try:
         session.finish_pending()
-        proposer.drive(session)
+        with visitors or nullcontext():
+            proposer.drive(session)
         reason = "the proposer has nothing more to offer"
     except Stop as stop:
         reason = str(stop)
@@ -57,16 +59,20 @@ def start(
     shapes: Path | None = None,
     observer: Observer | None = None,
     name: str | None = None,
+    driver: Proposer | None = None,
 ) -> Run:
     """Make a run and drive it to its end.
 
-    `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's.
+    `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's. `driver`
+    stands for the proposer that `proposer` names, where a name is not enough to make one.
     UsageError for anything that does not exist or does not fit; HarnessError when the disk or the workers fail.
     """
     root = content.workspace(workspace)
     task = content.load_task(task_name, root)
     own_shapes = read_shapes(shapes, task) if shapes else ()
     source = _read(start) if start else ""
+    if driver is None:
+        check(proposer, task, root)
     target = product(target).key
     with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
         meta = describe(
@@ -77,7 +83,7 @@ def start(
         create(folder, meta)
         if source:
             write_whole(folder / "sources" / START, source)
-        return _go(folder, meta, task, root, evaluator, budget, observer)
+        return _go(folder, meta, task, root, evaluator, budget, observer, driver)
 
 
 def describe(
@@ -119,6 +125,7 @@ def resume(
     workspace: Path | None = None,
     budget: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    driver: Proposer | None = None,
 ) -> Run:
     """Continue a run where its journal ends; `budget` overrides single limits."""
     root = content.workspace(workspace)
@@ -131,7 +138,7 @@ def resume(
         )
     limits = meta.budget.model_copy(update=dict(budget or {}))
     with Evaluator(task, target=meta.target, shapes=meta.shapes, seed=meta.seed) as evaluator:
-        return _go(folder, meta, task, root, evaluator, limits, observer)
+        return _go(folder, meta, task, root, evaluator, limits, observer, driver)
 
 
 def _go(
@@ -142,13 +149,14 @@ def _go(
     evaluator: Evaluator,
     budget: Budget,
     observer: Observer | None,
+    driver: Proposer | None,
 ) -> Run:
     with journal.Journal(folder / journal.FILE) as log:
         run = Run.load(folder)
         session = Session(run, log, evaluator.task, evaluator, budget, [observer] if observer else [])
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
         with stop_on_signal(session):
-            drive(session, proposer(meta, task, folder, workspace))
+            drive(session, driver or proposer(meta, task, folder, workspace), Control(session))
         return run
 
 

@@ -170,6 +170,11 @@ class Session:
         if reason := self.budget.spent(self.charges(), best, self.run.stale):
             raise Stop(reason)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the user asked to end."""
+        return self._stop.is_set()
+
     def waited(self) -> float:
         """Seconds the calling thread has waited for its turn since it last asked."""
         return self._turns.waited()

@@ -21,6 +21,7 @@ from kopt.propose.digest import digest
 from kopt.propose.plateau import Plan, plan
 from kopt.propose.templates import render, slots
 from kopt.report.text import line
+from kopt.run import Run
 from kopt.session import Session, Stop
 
 IDLE = 3
@@ -36,9 +37,10 @@ LEFT = 5
 class Episodes:
     """The proposer behind `--model`. Clients are asked in the order given, the next when one is at its end."""
 
-    def __init__(self, clients: Sequence[Client], wait: Callable[[int], float] = pace) -> None:
-        """`wait` gives the seconds before a retry, by how many failed before."""
+    def __init__(self, clients: Sequence[Client], *, start: str = "", wait: Callable[[int], float] = pace) -> None:
+        """`start` is a kernel to begin from; `wait` gives the seconds before a retry, by how many failed before."""
         self._clients = list(clients)
+        self._start = start
         self._wait = wait
         self._dead: dict[int, str] = {}
         self._barren = 0
@@ -51,6 +53,7 @@ class Episodes:
                 client.close()
 
     def _drive(self, session: Session) -> None:
+        begin_from(session, self._start)
         self._warn_about_prices(session)
         names = [client.name for client in self._clients]
         while True:
@@ -112,7 +115,7 @@ class Episodes:
             mode=planned.mode,
             model=client.name,
             brief=sha,
-            opening=opening(session, planned),
+            opening=opening(session.run, planned),
         )
 
     def _warn_about_prices(self, session: Session) -> None:
@@ -234,12 +237,26 @@ def hinted(turns: Sequence[Turn]) -> list[Turn]:
     return shown
 
 
-def opening(session: Session, planned: Plan) -> str:
+def opening(run: Run, planned: Plan) -> str:
     """The first message of an episode: what it is for, and the run so far."""
-    values: dict[str, Any] = {"stale": session.run.stale, "parent": planned.parent}
+    values: dict[str, Any] = {"stale": run.stale, "parent": planned.parent}
     mode = render(planned.mode, **{key: values[key] for key in slots(planned.mode)})
     direction = f"The direction: {line(planned.direction, 600)}" if planned.direction else ""
-    return render("opening", mode=mode, direction=direction, digest=digest(session.run))
+    return render("opening", mode=mode, direction=direction, digest=digest(run))
+
+
+def begin_from(session: Session, start: str) -> None:
+    """The user's own kernel is the first submission, so that all others are held against it."""
+    if start and not session.run.entries:
+        session.submit(start, note="The kernel to start from", origin="user")
+
+
+def first_message(session: Session) -> str:
+    """What an agent or an MCP client sees first: the brief, then the run so far."""
+    brief = briefs.brief(
+        session.task, session.run.meta.target, session.budget, measured=session.measures, tools=render("client")
+    )
+    return f"{brief}\n\n{opening(session.run, plan(session.run, ()))}"
 
 
 def how_to_act(tools: bool) -> str:
