@@ -17,8 +17,6 @@ from kopt.records import Finding, Shape, Status, Task
 _GRACE = 0.3
 """Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
 _NOTICE = 30.0
-_REST = 0.3
-"""Part of the time between batches in which nothing at all runs, however long drawing and checking took."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ def run(
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
 
-    `seconds` is the deadline of each step. `idle` is the time since the arm's last batch that must have passed, `heat`
-    how long the device is kept busy before this one. RunnerFailed when the runner dies, hangs or gives up. A batch
+    `seconds` is the deadline of each step. `idle` is how long the device rests before the batch, `heat`
+    how long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch
     without calls is a null batch: the same steps, and only the least piece of device work.
     """
     deck, runner = arm.deck, arm.runner
@@ -77,10 +75,10 @@ def run(
     secret = Snapshot.draw(deck, len(calls))
     backend.synchronize()
     if idle:
-        time.sleep(max(_REST * idle, idle - (time.monotonic() - backend.rested_since)))
+        time.sleep(idle)
     if heat:
         backend.heat(heat)
-    runner.alert()
+    runner.alert(seconds)
     backend.synchronize()
     backend.start()
     deck.reveal()
@@ -92,7 +90,6 @@ def run(
     ended = time.perf_counter_ns()
     secret.take()
     us = backend.stop()
-    backend.rested_since = time.monotonic()
     sample = backend.sample()
     finding = _examine(arm, secret, calls, family) if calls else None
     return Batch(us, (ended - began) / 1e3, len(calls), sample, finding)

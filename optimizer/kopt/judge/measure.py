@@ -41,7 +41,8 @@ _CLOCK_CHANGE = 0.01
 _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
-"""Void quads, beyond half of the valid ones, that end a measurement."""
+"""Void quads of a shape after which a busy device ends the measurement and an unsteady clock is put up with."""
+_UNSTEADY = "the clock does not hold still within a quad"
 
 
 class Rejected(Exception):
@@ -209,11 +210,17 @@ class Job:
             times[arm.label].append(per_call(batch, series.null))
             samples.append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
-        if disturbed or self._uneven(samples):
+        if disturbed:
             series.void += 1
-            if series.void >= _VOIDS + len(series.host) // 2:
-                raise Rejected(self._unfit(candidate, disturbed))
+            if series.void >= _VOIDS:
+                raise Rejected(self._busy())
             return
+        if self._uneven(samples):
+            if series.void < _VOIDS:
+                series.void += 1
+                return
+            # It will not get better: a number that says so is worth more than none.
+            series.warnings = [w for w in series.warnings if w != _UNSTEADY] + [_UNSTEADY]
         series.host += times[CANDIDATE]
         series.samples += samples
         series.calls += calls * 2
@@ -315,11 +322,7 @@ class Job:
         changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
         return changed or len({s.throttle for s in samples}) > 1
 
-    def _unfit(self, candidate: Arm, disturbed: bool) -> Finding:
-        if not disturbed:
-            raise HarnessError(
-                "the device's clock does not hold still within a quad; let it cool, or measure sustained"
-            )
+    def _busy(self) -> Finding:
         # Is it the candidate's work, or a stranger's?
         self._dismiss(CANDIDATE)
         time.sleep(0.5)

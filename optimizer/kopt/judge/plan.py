@@ -15,7 +15,7 @@ Regime = Literal["burst", "sustained"]
 BATCH_US: Mapping[Regime, float] = {"burst": 10_000.0, "sustained": 100_000.0}
 """Work in one batch. Power limits answer within tens of milliseconds, so a burst ends before they do."""
 IDLE_S: Mapping[Regime, float] = {"burst": 0.1, "sustained": 0.0}
-"""Seconds from one batch to the next, at least; drawing and checking fall into it, most of it is rest."""
+"""Seconds in which nothing runs before a batch."""
 HEAT_S: Mapping[Regime, float] = {"burst": 0.0, "sustained": 0.2}
 """Seconds of the judge's own load before a batch: drawing and checking let the device cool."""
 

@@ -136,7 +136,8 @@ class Runner:
         self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls]})
         return bool(self._expect("armed", seconds, "prepare the batch")["armed"])
 
-    def alert(self, seconds: float = 10.0) -> None:
+    def alert(self, seconds: float) -> None:
+        """Have it wake up: one call, on inputs that do not count."""
         self._orders[protocol.ALERT] = self._number
         self._wait(protocol.READY, self._number, seconds, "get ready")
 

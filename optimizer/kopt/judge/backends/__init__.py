@@ -35,8 +35,6 @@ class JudgeSide(Protocol):
     cache_bytes: int
     """Of the last-level cache that repeated calls could live in."""
     max_clock_mhz: float | None
-    rested_since: float
-    """Monotonic time at which the last batch ended."""
 
     def identity(self) -> str:
         """Names the device for the lock: one judge per device."""

@@ -23,7 +23,6 @@ class CpuJudge:
     measures = False
     cache_bytes = 0
     max_clock_mhz: float | None = None
-    rested_since = 0.0
 
     def __init__(self, device: str) -> None:
         self._lock_name = device
