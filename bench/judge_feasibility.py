@@ -138,13 +138,13 @@ class Foreign:
         }  # fmt: skip
 
 
-def as_bytes(pointer: int, size: int):  # noqa: ANN201
+def as_bytes(pointer: int, size: int):
     import torch
 
     return torch.as_tensor(Foreign(pointer, size), device="cuda")
 
 
-def vmm_prop():  # noqa: ANN201
+def vmm_prop():
     from cuda.bindings import driver as d
 
     prop = d.CUmemAllocationProp()
@@ -259,11 +259,12 @@ def job_walls(job: dict[str, object], conn: socket.socket, fds: list[int]) -> di
     x = torch.arange(1024, device="cuda", dtype=torch.float32)
     y = torch.empty_like(x)
     triton_double()[(1,)](x, y, BLOCK=1024)
-    assert torch.equal(y, 2 * x) and bool(out.isfinite().all())
+    assert torch.equal(y, 2 * x)
+    assert bool(out.isfinite().all())
     t3 = time.perf_counter()
     tries = {}
     for what, attempt in {
-        "read_mem": lambda: open(f"/proc/{job['judge']}/mem", "rb").close(),  # noqa: SIM115, PTH123
+        "read_mem": lambda: open(f"/proc/{job['judge']}/mem", "rb").close(),  # noqa: PTH123
         "signal": lambda: os.kill(int(job["judge"]), 0),  # type: ignore[call-overload]
         "inet": lambda: socket.socket(socket.AF_INET).close(),
         "connect": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1).close(),
@@ -278,7 +279,7 @@ def job_walls(job: dict[str, object], conn: socket.socket, fds: list[int]) -> di
     return {"cuda_init_s": round(t1 - t0, 2), "fp8_mm_s": round(t2 - t1, 2), "triton_s": round(t3 - t2, 2), **tries}
 
 
-def triton_double():  # noqa: ANN201
+def triton_double():
     import triton
     import triton.language as tl
 
@@ -286,7 +287,7 @@ def triton_double():  # noqa: ANN201
     return triton.jit(_double)
 
 
-def _double(x, y, BLOCK: tl.constexpr):  # noqa: ANN001, F821
+def _double(x, y, BLOCK: tl.constexpr):  # noqa: F821
     at = tl.arange(0, BLOCK)  # noqa: F821
     tl.store(y + at, tl.load(x + at) * 2)  # noqa: F821
 
@@ -361,7 +362,7 @@ def layout(shape: tuple[int, int, int], n: int, outs: int, width: int = 1) -> di
     return {"a": a, "b": b, "o": o, "n": n, "outs": outs, "inputs": n * (a + b), "total": n * (a + b) + outs * o}
 
 
-def views(blob, shape, lay, dtype):  # noqa: ANN001, ANN201
+def views(blob, shape, lay, dtype):
     import torch
 
     m, nn, k = shape
@@ -369,7 +370,11 @@ def views(blob, shape, lay, dtype):  # noqa: ANN001, ANN201
     n, off = lay["n"], 0
     sets: list[list[object]] = [[], [], []]
     for which, (count, step, rows, cols, w, dt) in enumerate(
-        [(n, lay["a"], m, k, width, dtype), (n, lay["b"], nn, k, width, dtype), (lay["outs"], lay["o"], m, nn, 2, torch.bfloat16)]
+        [
+            (n, lay["a"], m, k, width, dtype),
+            (n, lay["b"], nn, k, width, dtype),
+            (lay["outs"], lay["o"], m, nn, 2, torch.bfloat16),
+        ]
     ):
         for _ in range(count):
             sets[which].append(blob[off : off + rows * cols * w].view(dt).view(rows, cols))
@@ -478,7 +483,7 @@ def job_vendor(job: dict[str, object], conn: socket.socket, fds: list[int]) -> d
             g = torch.cuda.CUDAGraph()
             with torch.cuda.graph(g):
                 for i in range(count):
-                    call(i)  # noqa: B023
+                    call(i)
             g.replay()
             torch.cuda.synchronize()
             return g
@@ -518,10 +523,13 @@ def job_vendor(job: dict[str, object], conn: socket.socket, fds: list[int]) -> d
             "shape": "x".join(map(str, shape)), "burst_us": spread(burst), "eager_us": round(med(eager), 2),
             "burst_tflops": round(flops / med(burst) / 1e6, 1), "sus_us": spread(last),
             "sus_tflops": round(flops / med(last) / 1e6, 1), "first_sus_us": round(sus[0], 2),
-            "sm_mhz": med([s[0] for s in late]), "sm_mhz_first": samples[0][0], "watt": round(med([s[1] for s in late])),
+            "sm_mhz": med([s[0] for s in late]), "sm_mhz_first": samples[0][0],
+            "watt": round(med([s[1] for s in late])),
             "temp": late[-1][2], "reasons": hex(late[-1][3]),
         })  # fmt: skip
-        del a, b, o, g_burst, g_sus
+        for held in (a, b, o):
+            held.clear()
+        g_burst = g_sus = None
         torch.cuda.empty_cache()
     return {"rows": rows}
 
@@ -578,16 +586,28 @@ def section_machine(z: Zygote) -> None:
         except OSError as error:
             return f"({error})"
 
-    fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit,compute_mode,persistence_mode,mig.mode.current,pci.bus_id,ecc.mode.current,clocks.sm,temperature.gpu"
+    fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit,compute_mode"
+    fields += ",persistence_mode,mig.mode.current,pci.bus_id,ecc.mode.current,clocks.sm,temperature.gpu"
     say("machine", gpu=run("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"))
     say("machine", kernel=platform.release(), uid=os.getuid(), cpus=os.cpu_count(), python=platform.python_version())
-    for path in ["/sys/kernel/security/lsm", "/proc/sys/kernel/yama/ptrace_scope", "/proc/sys/kernel/unprivileged_userns_clone",
-                 "/proc/sys/kernel/seccomp/actions_avail", "/sys/fs/cgroup/cgroup.controllers", "/proc/sys/user/max_net_namespaces"]:  # fmt: skip
+    for path in (
+        "/sys/kernel/security/lsm",
+        "/proc/sys/kernel/yama/ptrace_scope",
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "/proc/sys/kernel/seccomp/actions_avail",
+        "/sys/fs/cgroup/cgroup.controllers",
+        "/proc/sys/user/max_net_namespaces",
+    ):
         p = Path(path)
         say("machine", file=path, text=p.read_text().strip() if p.exists() else "absent")
     abi = libc.syscall(444, None, 0, 1)
     say("machine", landlock_abi=abi, errno=ctypes.get_errno() if abi < 0 else 0)
-    say("machine", cpu=next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"))
+    say(
+        "machine",
+        cpu=next(
+            (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
+        ),
+    )
     from importlib.metadata import PackageNotFoundError, version
 
     vers = {}
@@ -597,8 +617,9 @@ def section_machine(z: Zygote) -> None:
         except PackageNotFoundError:
             vers[name] = "absent"
     say("machine", **vers)
-    say("machine", ncu=run("which", "ncu"), dev=" ".join(f"{p.name}:{oct(p.stat().st_mode)[-3:]}" for p in Path("/dev").glob("nvidia*")),
-        mps=run("pgrep", "-l", "mps") or "none", shm=run("df", "-h", "--output=size", "/dev/shm").split()[-1:])  # fmt: skip
+    nodes = " ".join(f"{p.name}:{oct(p.stat().st_mode)[-3:]}" for p in Path("/dev").glob("nvidia*"))
+    shm = run("df", "-h", "--output=size", "/dev/shm").split()[-1:]
+    say("machine", ncu=run("which", "ncu"), dev=nodes, mps=run("pgrep", "-l", "mps") or "none", shm=shm)
 
 
 def section_walls(z: Zygote) -> None:
@@ -630,7 +651,12 @@ def section_sharing(z: Zygote) -> None:
                 say("legacy_ipc", tried=walls, through=through, judge_sees=int(as_bytes(ptr, size)[-1]), **reply)
             except Exception as error:
                 say("legacy_ipc", tried=walls, through=through, error=f"{type(error).__name__}: {error}")
-    for walls, writable in (([], True), (["setuid"], True), (["netns", "setuid", "landlock", "seccomp"], True), (["setuid"], False)):
+    for walls, writable in (
+        ([], True),
+        (["setuid"], True),
+        (["netns", "setuid", "landlock", "seccomp"], True),
+        (["setuid"], False),
+    ):
         ptr, fd, size = vmm_new(64 << 20)
         view = as_bytes(ptr, size)
         view.fill_(3)
@@ -665,14 +691,18 @@ class Bench:
         self.page, self.nonce = Page(memfd), 0
         self.inputs.copy_(self.private)
         torch.cuda.synchronize()
-        os.chmod(f"/proc/self/fd/{memfd}", 0o666)
-        self.pid, self.conn = z.start("runner", (memfd, fd), walls=["setuid"], shape=shape, layout=self.lay, size=size, dtype=dtype)
+        os.fchmod(memfd, 0o666)
+        self.pid, self.conn = z.start(
+            "runner", (memfd, fd), walls=["setuid"], shape=shape, layout=self.lay, size=size, dtype=dtype
+        )
         ready = json.loads(self.conn.recv(1 << 16))
         if not ready.get("ready"):
             raise RuntimeError(ready)
         self.e0, self.e1 = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
-    def batch(self, mode: int, count: int = 0, idle: float = 0.0, gather: int | None = None) -> tuple[float, float, float]:
+    def batch(
+        self, mode: int, count: int = 0, idle: float = 0.0, gather: int | None = None
+    ) -> tuple[float, float, float]:
         """(event us, GO-to-done us by the judge's wall clock, runner's own event us)."""
         page, sync = self.page, self.torch.cuda.synchronize
         self.nonce += 1
@@ -710,7 +740,12 @@ def section_handshake(z: Zygote) -> None:
         rows = [bench.batch(mode) for _ in range(500)][100:]
         say("handshake", batch=name, event_us=spread([r[0] for r in rows]), go_done_us=spread([r[1] for r in rows]))
     rows = [bench.batch(EMPTY, idle=0.1) for _ in range(20)]
-    say("handshake", batch="empty, after 100 ms idle", event_us=spread([r[0] for r in rows]), go_done_us=spread([r[1] for r in rows]))
+    say(
+        "handshake",
+        batch="empty, after 100 ms idle",
+        event_us=spread([r[0] for r in rows]),
+        go_done_us=spread([r[1] for r in rows]),
+    )
     # How dear is the judge's own queued work to others, and a neighbour's to the judge?
     x = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
     y = torch.empty_like(x)
@@ -769,8 +804,10 @@ def section_batches(z: Zygote) -> None:
                 rows = [bench.batch(mode, count, idle=0.1) for _ in range(8)]
                 per = [(r[0] - null) / count for r in rows]
                 total[mode, count] = statistics.median(r[0] for r in rows)
-                say("batches", case=tag, mode=name, k=count, per_call_us=spread(per),
-                    runner_events_us=spread([r[2] / count for r in rows]), wall_us=spread([r[1] / count for r in rows]))  # fmt: skip
+                own, wall = (spread([r[i] / count for r in rows]) for i in (2, 1))
+                say(
+                    "batches", case=tag, mode=name, k=count, per_call_us=spread(per), runner_events_us=own, wall_us=wall
+                )
             k2, k1 = counts[-1], counts[-2]
             say("batches", case=tag, mode=name, slope_us=round((total[mode, k2] - total[mode, k1]) / (k2 - k1), 2))
         i = counts[-1] - 1
@@ -791,7 +828,7 @@ def section_vendor(z: Zygote) -> None:
             say("vendor", dtype=dtype, **reply)
 
 
-def _l2_read(x, out, blocks, iters, BLOCK: tl.constexpr):  # noqa: ANN001, F821
+def _l2_read(x, out, blocks, iters, BLOCK: tl.constexpr):  # noqa: F821
     pid = tl.program_id(0)  # noqa: F821
     at = tl.arange(0, BLOCK)  # noqa: F821
     acc = tl.zeros((BLOCK,), tl.int32)  # noqa: F821
@@ -808,7 +845,7 @@ def section_memory(z: Zygote) -> None:
     globals()["tl"] = tl
     e0, e1 = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
-    def ms(call, reps: int = 10) -> float:  # noqa: ANN001
+    def ms(call, reps: int = 10) -> float:
         call()
         times = []
         for _ in range(reps):
@@ -823,7 +860,7 @@ def section_memory(z: Zygote) -> None:
     dst = torch.empty_like(src)
     say("memory", hbm_copy_TBps=round(2 * src.numel() / ms(lambda: dst.copy_(src)) / 1e9, 3),
         hbm_fill_TBps=round(src.numel() / ms(lambda: dst.fill_(2)) / 1e9, 3))  # fmt: skip
-    del src, dst
+    src = dst = None
     kernel = triton.jit(_l2_read)
     for mib in (8, 16, 24, 32, 512):
         for block, per_sm in ((4096, 8), (8192, 4)):
@@ -875,7 +912,7 @@ def main() -> None:
     parser.add_argument("--out")
     args = parser.parse_args()
     private = tempfile.mkdtemp(prefix="kopt-")
-    os.chmod(private, 0o777)
+    Path(private).chmod(0o777)
     os.environ["KOPT_TMP"] = private
     t0 = time.perf_counter()
     import torch  # noqa: F401

@@ -8,6 +8,7 @@ import random
 import secrets
 import statistics as stats
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
+from kopt.judge.agreement import agreement
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck, variants_for
 from kopt.judge.layout import layout, stacked, views
@@ -249,6 +251,41 @@ def test_promotion_gets_harder_with_every_submission() -> None:
 def test_a_single_quad_promotes_nothing() -> None:
     assert not promotes([[-1.0]], 1)
     assert not promotes([], 1)
+
+
+# ---------------------------------------------------------------------------------------------------------- agreement
+
+
+def priced(first: float, again: float, batch: float = 0.0):
+    """A device on which the first use of b costs `first` us and a later one `again`, and a batch `batch` besides."""
+
+    def timed(calls: Sequence[tuple[int, ...]]) -> float:
+        seen: set[int] = set()
+        total = batch
+        for call in calls:
+            total += again if call[2] in seen else first
+            seen.add(call[2])
+        return total / len(calls)
+
+    return timed
+
+
+def test_a_kernel_that_remembers_what_it_made_of_an_operand_is_found(blend: Task) -> None:
+    cards = deck(blend, 12, 100)
+    found = list(agreement(blend.timing[0], cards, 100, priced(130.0, 100.0)))
+    assert [f.rule for f in found if f.status] == ["judge.amortised"]
+
+
+@pytest.mark.parametrize("batch", [0.0, 250.0])
+def test_what_a_batch_costs_besides_its_calls_is_no_amortisation(blend: Task, batch: float) -> None:
+    cards = deck(blend, 12, 100)
+    assert list(agreement(blend.timing[0], cards, 100, priced(100.0, 100.0, batch))) == []
+
+
+def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task) -> None:
+    cards = deck(blend, 12, 100)
+    found = list(agreement(blend.timing[0], cards, 100, priced(100.0, 100.0, 2000.0)))
+    assert [(f.rule, f.status) for f in found] == [("judge.agreement", None)]
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes
