@@ -52,6 +52,8 @@ class Made:
     trials: Sequence[float] = ()
     finished: bool = True
     message: str | None = None
+    kernel: dict[str, Any] = field(default_factory=dict)
+    """Traced facts in place of ordinary ones."""
 
 
 def meta(id: str = "fp8_gemm-20260101-000000", **over: Any) -> Meta:
@@ -108,7 +110,7 @@ def judged(n: int, sha: str, one: Made, target: str = "h200") -> Verdict:
             StageResult(stage="trace", outcome=Outcome.PASSED, seconds=1.5, facts={"kernels": {"k1": {
                 "name": "gemm_kernel", "registers": 168, "spill_stores": 0, "spill_loads": 0, "shared": 196608,
                 "shared_limit": 232448, "occupancy": 1, "warps": 8, "stages": 3, "mma": {"QGMMA.64x256x32": 16},
-                "remarks": [], "waits_per_mma": 0.25, "arch": 90}}}),
+                "remarks": [], "waits_per_mma": 0.25, "arch": 90, **one.kernel}}}),
             StageResult(stage="numerics", outcome=Outcome.PASSED, seconds=2.0),
             StageResult(stage="predict", outcome=Outcome.PASSED, seconds=0.3),
         ]  # fmt: skip

@@ -12,7 +12,7 @@ import made_runs as m
 import pytest
 from made_runs import Made
 
-from kopt.cli.app import INTERRUPTED, PIPE_CLOSED
+from kopt.cli.shared import INTERRUPTED, PIPE_CLOSED
 
 Kopt = Any
 PACKAGE = str(Path(m.__file__).parents[1] / "optimizer")

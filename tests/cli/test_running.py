@@ -15,7 +15,7 @@ from pathlib import Path
 import made_runs as m
 import pytest
 
-from kopt.cli.run import INTERRUPTED
+from kopt.cli.shared import INTERRUPTED
 from kopt.journal import FILE, read
 
 PACKAGE = str(Path(m.__file__).parents[1] / "optimizer")

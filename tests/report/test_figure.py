@@ -15,8 +15,9 @@ from made_runs import Made
 from kopt.errors import HarnessError
 from kopt.records import Evidence, Status
 from kopt.report import figure
-from kopt.report.figure import MARKS, compose, draw
+from kopt.report.figure import compose, draw
 from kopt.report.rows import Rows, rows
+from kopt.report.style import MARKS, settings
 
 
 def of(workspace: Path, made: list[Made], **over: object) -> Rows:
@@ -81,7 +82,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_no_two_texts_touch_and_none_leaves_the_page(workspace: Path, name: str) -> None:
     long = "fp8_gemm-" + "x" * 70
-    with mpl.rc_context(figure._style()):
+    with mpl.rc_context(settings()):
         drawn = compose(of(workspace, RUNS[name], id=long))
         assert overlaps(drawn) == []
         width, height = drawn.bbox.width, drawn.bbox.height
@@ -97,7 +98,7 @@ def test_no_two_texts_touch_and_none_leaves_the_page(workspace: Path, name: str)
 def test_every_submission_is_a_point(workspace: Path, name: str) -> None:
     from matplotlib.collections import PathCollection
 
-    with mpl.rc_context(figure._style()):
+    with mpl.rc_context(settings()):
         drawn = compose(of(workspace, RUNS[name]))
     points = [x for axes in drawn.axes for c in axes.collections if isinstance(c, PathCollection)
               for x in c.get_offsets()[:, 0]]  # fmt: skip
@@ -112,7 +113,7 @@ def test_every_status_has_a_colour_and_a_shape_of_its_own() -> None:
 
 @pytest.mark.parametrize(("evidence", "word"), [(Evidence.MODELLED, "MODELLED"), (Evidence.MEASURED, "MEASURED")])
 def test_what_stands_behind_the_numbers_is_written_large(workspace: Path, evidence: Evidence, word: str) -> None:
-    with mpl.rc_context(figure._style()):
+    with mpl.rc_context(settings()):
         drawn = compose(of(workspace, [Made(0.3, evidence=evidence)]))
         large = {t.get_text() for t in texts(drawn) if t.get_fontsize() >= 17}  # type: ignore[attr-defined]
     other = {"MODELLED", "MEASURED"} - {word}
@@ -121,7 +122,7 @@ def test_what_stands_behind_the_numbers_is_written_large(workspace: Path, eviden
 
 
 def test_the_published_line_stands_at_71_3_percent_on_hopper(workspace: Path) -> None:
-    with mpl.rc_context(figure._style()):
+    with mpl.rc_context(settings()):
         drawn = compose(of(workspace, [Made(0.3)]))
     level = [line for line in drawn.axes[0].lines if list(line.get_ydata()) == [0.713, 0.713]]
     assert len(level) == 1

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kopt import runs
 from kopt.records import Status
-from kopt.report import listing, terminal
+from kopt.report import listing, single, terminal
 from kopt.report.rows import rows
 from kopt.report.text import duration
 
@@ -46,7 +46,7 @@ def test_a_run_without_a_score_says_so(workspace: Path, made: list[Made]) -> Non
 
 def test_no_score_is_printed_without_its_evidence(workspace: Path) -> None:
     run = m.load(m.write(workspace, [Made(0.345), Made(0.567)]))
-    for text in (said(terminal.summary(rows(run))), said(terminal.verdict(run.verdict(1), rows(run).submissions[0])),
+    for text in (said(terminal.summary(rows(run))), said(single.verdict(run.verdict(1), rows(run).submissions[0])),
                  listing.runs(runs.summaries(workspace))):  # fmt: skip
         for row in text.splitlines():
             if "56.7 %" in row or "34.5 %" in row:
@@ -62,9 +62,9 @@ def test_hostile_notes_reasons_and_events_are_text(workspace: Path) -> None:
     for text in (
         said(terminal.summary(shown)),
         said(terminal.submissions(shown.submissions)),
-        *(said(terminal.verdict(run.verdict(n), shown.submissions[n - 1])) for n in (1, 2)),
-        said(terminal.source(HOSTILE)),
-        said(terminal.difference([f"+{HOSTILE}"])),
+        *(said(single.verdict(run.verdict(n), shown.submissions[n - 1])) for n in (1, 2)),
+        said(single.source(HOSTILE)),
+        said(single.difference([f"+{HOSTILE}"])),
         listing.runs(runs.summaries(workspace)),
     ):
         assert "\x1b" not in text
@@ -73,10 +73,22 @@ def test_hostile_notes_reasons_and_events_are_text(workspace: Path) -> None:
         assert "␛[2J[bold red]boo[/bold red] <U+202E>kram ␇" in text
 
 
+def test_facts_that_are_not_as_expected_are_text_too(workspace: Path) -> None:
+    odd = {"name": HOSTILE, "registers": HOSTILE, "shared": HOSTILE, "spill_loads": None, "mma": {HOSTILE: HOSTILE},
+           "remarks": [HOSTILE]}  # fmt: skip
+    made = [Made(0.2, kernel=odd, parameters={"BLOCK_M": HOSTILE}), Made(0.3, kernel={"mma": "none", "remarks": None})]
+    run = m.load(m.write(workspace, made))
+    for row in rows(run).submissions:
+        text = said(single.verdict(run.verdict(row.n), row))
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "Kernels" in text
+
+
 def test_a_verdict_shows_finding_facts_and_shapes(workspace: Path) -> None:
     run = m.load(m.write(workspace, [Made(0.5, parameters={"BLOCK_M": 128}), Made(status=Status.WRONG)]))
     shown = rows(run).submissions
-    passed, wrong = (said(terminal.verdict(run.verdict(n), shown[n - 1])) for n in (1, 2))
+    passed, wrong = (said(single.verdict(run.verdict(n), shown[n - 1])) for n in (1, 2))
     for words in ("modelled 50.0 % of peak", "BLOCK_M=128", "QGMMA.64x256x32 x16", "192 KiB", "modelled us", "tensor"):
         assert words in passed
     for words in ("wrong", "numerics.bound", "ragged (17, 63): element (17, 63) is off", "got 1.5, want 1.25"):

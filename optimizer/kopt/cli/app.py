@@ -11,14 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 import kopt
-from kopt.cli import archive, check, doctor, look, run, start, tasks
-from kopt.cli.shared import Shared
+from kopt.cli import archive, check, doctor, driving, look, run, start, tasks
+from kopt.cli.shared import INTERRUPTED, PIPE_CLOSED, Shared
 from kopt.errors import ExitCode, KoptError
-
-INTERRUPTED = 130
-"""128 + SIGINT, as shells report it."""
-PIPE_CLOSED = 141
-"""128 + SIGPIPE: whoever read the output has gone."""
 
 EPILOG = (
     "Exit codes: 0 done, 1 the kernel failed, 2 wrong usage, 3 this machine cannot do it, 4 kopt itself broke, "
@@ -72,7 +67,7 @@ def _shared(
         typer.echo(ctx.get_help())
 
 
-for module in (run, look, check, archive, doctor, start):
+for module in (run, look, check, archive, doctor, driving, start):
     module.add(app)
 app.add_typer(tasks.app, name="tasks")
 

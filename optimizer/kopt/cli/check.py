@@ -81,7 +81,7 @@ def submit(
     parameters = _parameters(pinned)
     from kopt import runs
     from kopt import submit as submitting
-    from kopt.report import live, terminal
+    from kopt.report import live, single
     from kopt.report.rows import rows
 
     folder = runs.resolve(run, where) if run is not None else None
@@ -101,8 +101,8 @@ def submit(
     if json:
         print_json({**row._asdict(), "run": done.id, "verdict": verdict.model_dump(mode="json")})
     else:
-        show(terminal.verdict(verdict, row, done.meta.metric))
-        show(terminal.plain_line(f"\nrecorded as {done.id}/{verdict.submission}"))
+        show(single.verdict(verdict, row, done.meta.metric))
+        typer.echo(f"\nrecorded as {done.id}/{verdict.submission}")
     raise typer.Exit(0 if verdict.passed else 1)
 
 
@@ -110,9 +110,9 @@ def _show(verdict: Verdict, evaluator: Evaluator, json: bool) -> None:
     if json:
         print_json(verdict.model_dump(mode="json"))
         return
-    from kopt.report import terminal
+    from kopt.report import single
 
-    show(terminal.verdict(verdict, metric=evaluator.task.score.metric))
+    show(single.verdict(verdict, metric=evaluator.task.score.metric))
 
 
 def _watch(file: Path, source: str, judge: Callable[[str], Verdict]) -> None:

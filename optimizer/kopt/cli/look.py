@@ -79,14 +79,14 @@ def _show_submission(run: Run, n: int, *, source: bool, json: bool) -> None:
         return
     from rich.text import Text
 
-    from kopt.report import terminal
+    from kopt.report import single
 
     if verdict is None:
         show(Text(f"submission {n}  no verdict yet: it is being evaluated, or its process died (kopt resume goes on)"))
     else:
-        show(terminal.verdict(verdict, row, run.meta.metric))
+        show(single.verdict(verdict, row, run.meta.metric))
     if source:
-        show(terminal.source(run.source(n)))
+        show(single.source(run.source(n)))
 
 
 def diff(ctx: typer.Context, old: Submission, new: Submission, json: Json = False, workspace: Workspace = None) -> None:
@@ -117,13 +117,12 @@ def diff(ctx: typer.Context, old: Submission, new: Submission, json: Json = Fals
         return
     from rich.text import Text
 
-    from kopt.report import terminal
+    from kopt.report import single, terminal
 
     for label, (run, _), entry in zip(labels, sides, entries, strict=True):
         words = terminal.score(entry.score, entry.evidence, run.meta.metric)
-        parameters = ", ".join(f"{k}={v}" for k, v in entry.submission.parameters.items())
-        show(Text(f"{label}  {words}  {parameters}".rstrip()))
-    show(terminal.difference(lines) if lines else Text("the sources are the same"))
+        show(Text(f"{label}  {words}  {terminal.assignments(entry.submission.parameters)}".rstrip()))
+    show(single.difference(lines) if lines else Text("the sources are the same"))
 
 
 def _load(folder: Path) -> Run:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kopt.cli.shared import Json, RunName, Target, TaskName, Workspace, console, print_json, root, show
+from kopt.cli.shared import INTERRUPTED, Json, RunName, Target, TaskName, Workspace, console, print_json, root, show
 
 if TYPE_CHECKING:
     from kopt.budget import Budget
     from kopt.run import Run
-
-INTERRUPTED = 130
 
 Submissions = Annotated[int | None, typer.Option(min=1, help="Stop after so many submissions.")]
 Trials = Annotated[int | None, typer.Option(min=0, help="Parameter points the tuner may try.")]

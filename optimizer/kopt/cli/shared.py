@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from kopt.report.screen import Screen
 
 
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+PIPE_CLOSED = 141
+"""128 + SIGPIPE: whoever read the output has gone."""
+
+
 @dataclass
 class Shared:
     """Options that stand before the command."""

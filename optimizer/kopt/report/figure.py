@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
+from kopt.report.style import BADGES, FAINT, GRID, INK, LINE, MARKS, drawable, settings
 from kopt.report.text import counted, line, percent
 
 if TYPE_CHECKING:
@@ -23,31 +24,6 @@ WIDTH, LEFT, RIGHT, DPI = 10.0, 1.6, 1.2, 160
 HEADER, PLOT, STRIP_ROW, FOOTER = 0.92, 3.5, 0.27, 0.88
 LANE, GAP = 0.25, 0.07
 
-INK, FAINT, GRID, LINE = "#1f2328", "#59636e", "#d8dee4", "#0a4f8f"
-
-
-class Mark(NamedTuple):
-    """How a status looks. Colours are Okabe and Ito's, told apart with any colour vision; the shape alone suffices."""
-
-    colour: str
-    shape: str
-    word: str
-
-
-MARKS = {
-    "passed": Mark("#0072b2", "o", "passed"),
-    "rejected": Mark("#d55e00", "X", "rejected"),
-    "compile_error": Mark("#b8860b", "^", "compile error"),
-    "wrong": Mark("#a8437f", "s", "wrong"),
-    "crashed": Mark("#000000", "P", "crashed"),
-    "timeout": Mark("#00795a", "D", "timeout"),
-    "pending": Mark("#59636e", "|", "no verdict"),
-}
-BADGES = {
-    "modelled": ("MODELLED", "predicted without a GPU", "#fff1c2", "#7a4b00"),
-    "measured": ("MEASURED", "on the GPU, by the judge's clock", "#d3f2dd", "#0b5227"),
-}
-
 
 def draw(rows: Rows, folder: Path) -> tuple[Path, Path]:
     """Write utilization.png and utilization.svg into `folder`, whole or not at all; HarnessError when it cannot."""
@@ -57,7 +33,7 @@ def draw(rows: Rows, folder: Path) -> tuple[Path, Path]:
 
     paths = folder / f"{NAME}.png", folder / f"{NAME}.svg"
     # The same run gives the same bytes: no dates, no random ids.
-    style: Any = {**_style(), "svg.hashsalt": rows.id}
+    style: Any = {**settings(), "svg.hashsalt": rows.id}
     with mpl.rc_context(style):
         figure = compose(rows)
         try:
@@ -114,39 +90,6 @@ def _ends(rows: Rows) -> tuple[float, float]:
     return 1 - room, count + room
 
 
-def _style() -> dict[str, Any]:
-    return {
-        "font.family": _fonts(), "font.size": 12, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
-        "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.linewidth": 0.8, "text.parse_math": False, "axes.unicode_minus": False, "svg.fonttype": "path",
-    }  # fmt: skip
-
-
-def _fonts() -> list[str]:
-    """DejaVu, which ships with matplotlib, and what this machine has for the scripts that it lacks."""
-    from matplotlib.font_manager import fontManager
-
-    wanted = (
-        "Noto Sans CJK SC",
-        "Noto Sans CJK JP",
-        "Source Han Sans SC",
-        "WenQuanYi Zen Hei",
-        "PingFang SC",
-        "Noto Sans",
-    )
-    there = {font.name for font in fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in wanted if name in there)]
-
-
-def _drawable(text: str, instead: str) -> str:
-    """`text`, or `instead` when the fonts at hand lack glyphs for most of it."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    fonts = [get_font(findfont(FontProperties(family=[name]))) for name in _fonts()]
-    drawn = "".join(c for c in text if any(font.get_char_index(ord(c)) for font in fonts))
-    return drawn if len(drawn.strip()) * 2 > len(text) else instead
-
-
 def _spots(
     landmarks: tuple[Landmark, ...], probe: Figure, low: float, high: float, width: float
 ) -> tuple[list[tuple[Landmark, str]], list[Spot]]:
@@ -164,7 +107,7 @@ def _spots(
 
 
 def _words(mark: Landmark) -> str:
-    return line(_drawable(mark.label, f"submission {mark.n}"), 32)
+    return line(drawable(mark.label, f"submission {mark.n}"), 32)
 
 
 def _width(probe: Figure, text: str) -> float:
