@@ -92,7 +92,8 @@ class Quick:
         return Verdict(
             submission=submission.n, sha=submission.sha, status=status, stages=tuple(stages),
             score=value if passed else None, evidence=Evidence.MODELLED if passed else None,
-            predictions=(prediction(value),) if passed and value else (), target="h200", toolchain=TOOLCHAIN, evaluator=1,
+            predictions=(prediction(value),) if passed and value else (), target="h200", toolchain=TOOLCHAIN,
+            evaluator=1,
         )  # fmt: skip
 
     def try_parameters(self, submission: Submission, source: str, parameters: Parameters, n: int) -> Trial:

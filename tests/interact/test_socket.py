@@ -98,7 +98,9 @@ def test_a_run_waits_for_what_a_visitor_has_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [b"nonsense\n", b"[1]\n", b'{"op":"call"}\n', b'{"op":"fly"}\n', b'{"op":"call","name":"read","arguments":3}\n']
+    "message",
+    [b"nonsense\n", b"[1]\n", b'{"op":"call"}\n', b'{"op":"fly"}\n',
+     b'{"op":"call","name":"read","arguments":3}\n'],
 )  # fmt: skip
 def test_a_malformed_message_is_answered_and_the_run_goes_on(tmp_path: Path, message: bytes) -> None:
     with live(tmp_path) as (made, remote):

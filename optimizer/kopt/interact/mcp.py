@@ -13,7 +13,6 @@ import kopt
 from kopt.errors import KoptError, UsageError
 from kopt.interact.tools import definitions
 from kopt.interact.visitor import RESOURCES, Backend
-from kopt.session import Session, Stop
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
@@ -24,29 +23,6 @@ INSTRUCTIONS = (
     "kopt://brief first. Then call evaluate with a complete kernel file, read what it says binds the kernel, and go on "
     "until the run says that its budget is spent. Do not stop earlier."
 )
-
-
-class Host:
-    """A proposer that proposes nothing: the run belongs to the MCP client, and lasts until it leaves."""
-
-    def __init__(self) -> None:
-        self.session: Future[Session] = Future()
-        self._left: Future[None] = Future()
-
-    def drive(self, session: Session) -> None:
-        self.session.set_result(session)
-        while True:
-            try:
-                self._left.result(timeout=0.5)
-                return
-            except TimeoutError:
-                # A spent budget is answered call by call; a request to stop ends the run.
-                if session.stopping:
-                    raise Stop("stopped by request") from None
-
-    def leave(self) -> None:
-        if not self._left.done():
-            self._left.set_result(None)
 
 
 def serve(backend: Future[Backend]) -> None:

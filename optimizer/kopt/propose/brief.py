@@ -30,7 +30,7 @@ def brief(task: Task, target: str, budget: Budget, *, measured: bool, tools: str
         signature=f"def {task.entry}({', '.join(t.name for t in task.tensors)}, *, BLOCK_M=128, ...):",
         tensors="\n".join(_tensor(t) for t in task.tensors),
         dims=_dims(task),
-        library="" if task.provenance.library else " that torch or a vendor's library does",
+        library="" if task.provenance.library else ", calling torch or a vendor's library for the work",
         tolerance=f"{task.tolerance.relative_rms:g}",
         exact=_exact(task),
         shapes="\n".join(f"- {shape}" for shape in task.timing),
@@ -59,7 +59,7 @@ def budget_text(budget: Budget) -> str:
         "trials": "{:g} points for kopt's tuner",
         "minutes": "{:g} minutes",
         "tool_calls": "{:g} tool calls",
-        "tokens": "{:g} tokens",
+        "tokens": "{:,} tokens",
         "dollars": "${:g}",
     }
     limits = [text.format(value) for name, text in names.items() if (value := getattr(budget, name)) is not None]
@@ -108,7 +108,10 @@ def _metric(task: Task, target: Product) -> str:
 
 def _evidence(measured: bool) -> str:
     if measured:
-        return "Times are measured on the GPU by a process that your file cannot reach."
+        return (
+            "Times are measured on the GPU by a process that your file cannot reach, on inputs that it does not know; "
+            "results are checked again there, on shapes that you do not see."
+        )
     return (
         "There is no GPU here: your kernel is compiled for the target, checked in an interpreter, and its time is "
         "modelled from what the compiler made of it. The model ranks kernels well and is 10 to 35 % off in time."

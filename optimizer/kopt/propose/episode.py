@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kopt import journal
+from kopt.budget import Budget
 from kopt.interact.arguments import HandOver
 from kopt.interact.tools import Refused, Toolbox, definitions, parse
 from kopt.propose import brief as briefs
@@ -18,10 +20,12 @@ from kopt.propose.actions import Action, Nothing, actions
 from kopt.propose.asking import Silent, StartOver, Unanswered, ask, pace
 from kopt.propose.conversation import Answer, Client, Conversation, Reply, Turn
 from kopt.propose.digest import digest
+from kopt.propose.estimate import limits
 from kopt.propose.plateau import Plan, plan
 from kopt.propose.templates import render, slots
+from kopt.records import Task
 from kopt.report.text import line
-from kopt.run import Run
+from kopt.run import Meta, Run
 from kopt.session import Session, Stop
 
 IDLE = 3
@@ -249,6 +253,13 @@ def begin_from(session: Session, start: str) -> None:
     """The user's own kernel is the first submission, so that all others are held against it."""
     if start and not session.run.entries:
         session.submit(start, note="The kernel to start from", origin="user")
+
+
+def shown(task: Task, target: str, *, tools: bool = True, measured: bool = False) -> str:
+    """What a model sees at the start of a new run of this task, word by word."""
+    empty = Run(Path(), Meta.model_construct(id="", task=task.name, target=target, metric=task.score.metric))
+    text = briefs.brief(task, target, limits(Budget()), measured=measured, tools=how_to_act(tools))
+    return f"{text}\n\n{opening(empty, plan(empty, ()))}"
 
 
 def first_message(session: Session) -> str:

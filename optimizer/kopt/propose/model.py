@@ -87,6 +87,7 @@ class ApiModel:
         self._spec = parse_spec(spec)
         self._stall = stall
         self._model = _built(spec, self._spec)
+        self._url = str(self._model.base_url or "")
         self.context = self._model.context_window or CONTEXT
         self.max_tokens = min(MAX_TOKENS, self.context // 4)
         self.tools = bool(self._model.profile.get("supports_tools", True))
@@ -101,7 +102,7 @@ class ApiModel:
             said += [part.text + part.arguments for part in turn.reply.parts]
             said += [answer.text for answer in turn.answers]
         read = sum(tokens(text) for text in said)
-        return price(Tokens(input=read, output=self.max_tokens), self._spec.name, self._spec.provider, self._model)
+        return price(Tokens(input=read, output=self.max_tokens), self._spec.name, self._spec.provider, self._url)
 
     def ask(self, conversation: Conversation, tools: Sequence[tuple[str, str, dict[str, Any]]], pause: Pause) -> Reply:
         started = time.monotonic()
@@ -166,7 +167,7 @@ class ApiModel:
             raise RequestFailed("retry", "the reply broke off in the middle", usage=_usage(response))
         usage = _usage(response)
         cost = response.usage.cost
-        dollars = float(cost) if cost is not None else price(usage, self._spec.name, self._spec.provider, self._model)
+        dollars = float(cost) if cost is not None else price(usage, self._spec.name, self._spec.provider, self._url)
         return Reply(parts=parts, finish=finish, usage=usage, dollars=dollars, seconds=round(seconds, 3))
 
     def _failed(self, failure: RequestFailed, conversation: Conversation, heard: _Heard) -> RequestFailed:
@@ -186,7 +187,7 @@ class ApiModel:
             # It had begun to answer, which providers charge for.
             spoken = conversation.brief + conversation.opening
             usage = Tokens(input=tokens(spoken), output=heard.characters // 3)
-        dollars = price(usage, self._spec.name, self._spec.provider, self._model) if usage else failure.dollars
+        dollars = price(usage, self._spec.name, self._spec.provider, self._url) if usage else failure.dollars
         return RequestFailed(kind, reason, retry_after=failure.retry_after, usage=usage, dollars=dollars)
 
 

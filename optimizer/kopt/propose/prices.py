@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kopt.propose.conversation import Tokens
 
-if TYPE_CHECKING:
-    from pydantic_ai.models import Model
 
+def price(usage: Tokens, name: str, provider: str, url: str) -> float | None:
+    """Dollars, cache reads and writes at their own price; None when unknown.
 
-def price(usage: Tokens, name: str, provider: str, model: Model) -> float | None:
-    """Dollars, cache reads and writes at their own price; None when unknown."""
+    The server's address says more than the provider's name: several sell the same model.
+    """
     from genai_prices import Usage, calc_price
 
     counted = Usage(
@@ -20,12 +18,15 @@ def price(usage: Tokens, name: str, provider: str, model: Model) -> float | None
         cache_read_tokens=usage.cache_read,
         cache_write_tokens=usage.cache_write,
     )
-    url = model.base_url
-    for where in ({"provider_api_url": url}, {"provider_id": provider}):
-        if not next(iter(where.values())):
-            continue
+    for by_address in (True, False):
         try:
-            return round(float(calc_price(counted, name, **where).total_price), 6)
+            if by_address and url:
+                found = calc_price(counted, name, provider_api_url=url)
+            elif not by_address and provider:
+                found = calc_price(counted, name, provider_id=provider)
+            else:
+                continue
+            return round(float(found.total_price), 6)
         except (LookupError, ValueError):
             continue
     return None
