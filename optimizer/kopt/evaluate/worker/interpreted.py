@@ -12,7 +12,7 @@ from typing import Any, Never
 
 import torch
 import triton
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 from triton.runtime.autotuner import Autotuner
@@ -44,7 +44,7 @@ def install(target: Product, tape: Tape, turn: Turn) -> None:
     _gluon()
 
 
-class Redone(TorchDispatchMode):
+class Redone(TorchDispatchMode):  # type: ignore[misc]
     """While a CUDA graph is captured, remembers ATen operations so that a replay does them again, in place."""
 
     def __init__(self, tape: Tape) -> None:
@@ -76,7 +76,7 @@ def _launches(tape: Tape) -> None:
     def call(self: Any, *args: Any, **kwargs: Any) -> None:
         def launch() -> None:
             # What runs here is the kernel, not the host function that the shims are for.
-            with torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
                 original(self, *args, **kwargs)
 
         if tape.capturing:
