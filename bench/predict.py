@@ -4,10 +4,10 @@
     PYTHONPATH=optimizer python3 bench/predict.py --data my-sweep.json     other measurements
     PYTHONPATH=optimizer python3 bench/predict.py --fit l2_tbs,overlap     look for better constants on the fitted rows
 
-A data file is JSON {"machine"?, "rows": [...]} or CSV with the same columns: family, parameters (JSON), us or tflops, and
-shape (a timing shape of the task) or dims, target unless the machine says it, source. Rows with "failed" are left out.
-Compiling and counting takes seconds a point and is kept in --cache; the toolchain that measured can be put in front with
---toolchain, because spills differ between versions of Triton.
+A data file is JSON {"machine"?, "rows": [...]} or CSV with the same columns: family, parameters (JSON), us or tflops,
+and shape (a timing shape of the task) or dims, target unless the machine says it, source. Rows with "failed" are left
+out. Compiling and counting takes seconds a point and is kept in --cache; the toolchain that measured can be put in
+front with --toolchain, because spills differ between versions of Triton.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def prepare(points: Sequence[Point], task: Any, cache: Path | None, toolchain: s
     """Compile and count what the points need, all shapes of one parameter point together."""
     known: dict[Any, Any] = {}
     if cache is not None and cache.is_file():
-        known = pickle.loads(cache.read_bytes())  # noqa: S301  (our own file)
+        known = pickle.loads(cache.read_bytes())
     groups: dict[Any, list[Point]] = defaultdict(list)
     for point in points:
         groups[point.family, json.dumps(point.parameters, sort_keys=True), point.target].append(point)
@@ -138,7 +138,9 @@ def table(points: Iterable[Point]) -> None:
     for point in points:
         mark = "*" if point.fitted else " "
         flops = 2e-6 * point.dims["M"] * point.dims["N"] * point.dims["K"]
-        head = f"{mark} {point.label or point.family:38} {point.target:6} {point.shape:16} {flops / point.us:7.0f} TFLOPS"
+        head = (
+            f"{mark} {point.label or point.family:38} {point.target:6} {point.shape:16} {flops / point.us:7.0f} TFLOPS"
+        )
         k = constants(product(point.target))
         if point.call is None or k is None:
             print(f"{head}   no prediction: {point.why}")
@@ -159,8 +161,9 @@ def scores(points: Sequence[Point]) -> None:
         pick = min(pairs, key=lambda pair: pair[1])[0] / min(want for want, _ in pairs)
         print(
             f"  {name:24} {len(pairs):4} points   rank correlation {spearman(pairs):.3f}   median error "
-            f"{exp(errors[len(errors) // 2]) - 1:5.1%}   worst x {exp(errors[-1]):.2f}   the best predicted is x {pick:.3f} of the best"
-        )  # fmt: skip
+            f"{exp(errors[len(errors) // 2]) - 1:5.1%}   worst x {exp(errors[-1]):.2f}   "
+            f"the best predicted takes x {pick:.3f} of the best"
+        )
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:

@@ -3,8 +3,8 @@
     python interpret.py stock|full|exact  < requests
 
 A script, because Triton reads TRITON_INTERPRET when it is imported; many requests at once, because that takes seconds.
-A request: {"name", "file", "entry", "tensors": [[name, dtype, sizes, values?]], "parameters"}. Prints by name {"touched":
-{"program buffer direction": [bytes, 128-byte lines...]}} and, when counting, {"launches": [...]}.
+A request: {"name", "file", "entry", "tensors": [[name, dtype, sizes, values?]], "parameters"}. Prints by name
+{"touched": {"program buffer direction": [bytes, 128-byte lines...]}} and, when counting, {"launches": [...]}.
 """
 
 from __future__ import annotations

@@ -121,7 +121,9 @@ def test_a_loop_that_reads_real_ids_is_run_in_full() -> None:
 
 def test_flops_are_those_of_the_tiles() -> None:
     (launch,) = interpret("full", "descriptors")["launches"]
-    assert sum(2 * m["m"] * m["n"] * m["k"] * m["count"] for loop in launch["counts"]["loops"] for m in loop["mma"]) == (
+    assert sum(
+        2 * m["m"] * m["n"] * m["k"] * m["count"] for loop in launch["counts"]["loops"] for m in loop["mma"]
+    ) == (
         2 * 64 * 32 * 32 * 4  # ceil(112 / 32) turns of the loop
     )
 

@@ -1,7 +1,8 @@
 """What the model knows about a GPU beyond its data sheet, with the source of every number.
 
-`FITTED` names those that were adjusted to measured times. A product is calibrated when its own measured times were among
-them; on every other product a prediction ranks, and its absolute value is a guess. bench/predict.py compares and refits.
+`FITTED` names those that were adjusted to measured times. A product is calibrated when its own measured times were
+among them; on every other product a prediction ranks, and its absolute value is a guess. bench/predict.py compares and
+refits.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Constants:
     serial: float = 64.0
     """Clocks added to a warp-group MMA that waits for the one before."""
     refill: float = 2.75
-    """Bytes between L1 and L2 for each byte of a spill that L1 cannot hold: lines are written back and fetched again."""
+    """Bytes between L1 and L2 for each byte of a spill that L1 cannot hold: written back and fetched again."""
     overlap: float = 8.0
     """Exponent p of the norm that adds the demands on units that work at the same time; infinity is perfect overlap."""
     start: float = 600.0
@@ -85,7 +86,7 @@ SOURCES: Mapping[str, str] = {
     "issue_share": "a judgement: the best hand-written loops fill about that much",
     "lsu": "one warp-wide instruction of 4 bytes a lane fills the 128-byte port",
     "narrow": "a judgement: four lanes share the bank that one 4-byte access would fill",
-    "load_latency": f"{_SWEEP}: loops with two and three buffers take 1800 and 1270 clocks a step; idle it is about 700",
+    "load_latency": f"{_SWEEP}: loops with 2 and 3 buffers take 1800 and 1270 clocks a turn; idle it is about 700",
     "l1_bytes": "NVIDIA Hopper and Blackwell tuning guides: 256 KB; 128 KB at compute capability 12.0",
     "barrier": "a judgement",
     "drain": f"{_SWEEP}, from the 128 clocks of a 64x256 warp-group MMA (Luo et al. 2024)",
@@ -111,12 +112,21 @@ _BY_ARCH: Mapping[int, Constants] = {
     100: replace(_HOPPER, l2_tbs=16.0, mma_sync=0.5, l2_clock_mhz=1856.0),
     103: replace(_HOPPER, l2_tbs=16.0, mma_sync=0.5, l2_clock_mhz=1856.0),
     # Only mma.sync, whose rate the data sheet gives; one block of 99 KB per SM.
-    120: replace(_HOPPER, l2_tbs=8.0, mma_sync=0.95, hbm_share=0.9, l2_clock_mhz=2400.0, flop_pj=0.6, idle_w=100.0, l1_bytes=128 << 10),
+    120: replace(
+        _HOPPER,
+        l2_tbs=8.0,
+        mma_sync=0.95,
+        hbm_share=0.9,
+        l2_clock_mhz=2400.0,
+        flop_pj=0.6,
+        idle_w=100.0,
+        l1_bytes=128 << 10,
+    ),
 }
 
 
 def constants(product: Product) -> Constants | None:
-    """The model's constants for a product, scaled to its number of SMs; None for an architecture it knows nothing of."""
+    """Constants for a product, scaled to its number of SMs; None for an architecture of which nothing is known."""
     found = _BY_ARCH.get(product.arch)
     if found is None or product.arch == 120:
         return found

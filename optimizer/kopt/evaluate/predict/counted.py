@@ -87,8 +87,8 @@ class CountedLaunch(Record):
     programs: NonNegativeInt
     sampled: NonNegativeInt = 0
     loops: tuple[Loop, ...] = ()
-    spans: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeFloat], ...] = ()
-    """Branches and helper functions: first line, last line, executions per program."""
+    spans: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeFloat, NonNegativeInt, NonNegativeInt], ...] = ()
+    """Branches and functions: first line, last line, executions per program, and the lines of the loop they ran in."""
     work: Spread = Spread()
     window: Window = Window()
     complete: bool = True
@@ -110,15 +110,25 @@ class CountedLaunch(Record):
             t.moved for loop in self.loops for t in loop.traffic if not directions or t.direction in directions
         )
 
-    def executions(self, line: int) -> float:
-        """How often a program executes a source line: as often as the smallest counted region around it."""
-        around = [(last - first, times) for first, last, times in self.spans if first <= line <= last]
-        around += [
-            (loop.lines[1] - loop.lines[0], loop.executions)
+    def place(self, line: int) -> tuple[float, int]:
+        """How often a program executes a source line, and the index of the loop in which it does.
+
+        A line is executed as often as the smallest counted region around it: a loop, a branch or a function.
+        """
+        around = [
+            (loop.lines[1] - loop.lines[0], loop.executions, loop.lines)
             for loop in self.loops
             if not loop.whole and loop.lines[0] <= line <= loop.lines[1]
         ]
-        return min(around)[1] if around else 1.0
+        around += [(s[1] - s[0], s[2], (s[3], s[4])) for s in self.spans if s[0] <= line <= s[1]]
+        if not around:
+            return 1.0, self.index((0, 0))
+        size = min(around)[0]
+        same = [(times, lines) for extent, times, lines in around if extent == size]
+        return sum(times for times, _ in same), self.index(max(same)[1])
+
+    def index(self, lines: tuple[int, int]) -> int:
+        return next((i for i, loop in enumerate(self.loops) if loop.lines == lines), 0)
 
     def facts(self) -> dict[str, object]:
         """The few numbers worth keeping of a launch, for the verdict."""

@@ -1,13 +1,13 @@
 """What one program asks of each unit of an SM, loop by loop, in clocks of that unit working alone.
 
-Work comes from the counting interpreter (FLOPs, bytes, elements), instructions from SASS: each source line's static count
-times how often that line is executed.
+Work comes from the counting interpreter (FLOPs, bytes, elements), instructions from SASS: each source line's static
+count times how often that line is executed.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, sqrt
@@ -122,11 +122,11 @@ def _hottest(launch: CountedLaunch) -> Loop:
 
 def memory_bytes(launch: CountedLaunch, product: Product, k: Constants) -> dict[tuple[str, str], float]:
     """By buffer and direction: the share of the bytes moved through L2 that comes from or goes to device memory."""
-    moved: Counter[tuple[str, str]] = Counter()
+    moved: defaultdict[tuple[str, str], float] = defaultdict(float)
     reuse: dict[str, float] = {}
     for loop in launch.loops:
         for t in loop.traffic:
-            moved[t.buffer, t.direction] += launch.programs * t.moved  # type: ignore[assignment]
+            moved[t.buffer, t.direction] += launch.programs * t.moved
             if t.direction == "load":
                 reuse[t.buffer] = max(reuse.get(t.buffer, 0.0), t.reuse)
     footprint = {key: min(total, launch.buffers.get(key[0], total)) for key, total in moved.items()}
@@ -208,27 +208,26 @@ def dynamic(launch: CountedLaunch, kernel: KernelFacts | None) -> list[Mapping[s
     Instructions of a loop's lines that lie outside of the hot span are the prologue and epilogue of its pipeline: they
     run as often as what surrounds the loop.
     """
-    found: list[Counter[str]] = [Counter() for _ in launch.loops]
+    found: list[defaultdict[str, float]] = [defaultdict(float) for _ in launch.loops]
     if kernel is None or not kernel.lines:
         return list(found)
     unrolled = unroll(launch, kernel)
     for line, counts in kernel.lines.items():
         number = int(line)
-        times = launch.executions(number)
-        index = _innermost(launch, number)
+        times, index = launch.place(number)
         hot = kernel.hot_lines.get(line, {})
-        outside = _innermost(launch, number, beyond=index)
+        outside = _around(launch, index)
         rest_times = launch.loops[outside].executions if launch.loops and kernel.hot_lines else times
         for opcode, count in counts.items():
             inside = hot.get(opcode, 0)
-            if launch.loops[index].whole:
-                found[index][opcode] += count * times  # type: ignore[assignment]
+            if launch.loops[index].whole or index == outside:
+                found[index][opcode] += count * times
                 continue
-            found[index][opcode] += inside * times / unrolled  # type: ignore[assignment]
+            found[index][opcode] += inside * times / unrolled
             if kernel.hot_lines and hot:
-                found[outside][opcode] += (count - inside) * rest_times  # type: ignore[assignment]
+                found[outside][opcode] += (count - inside) * rest_times
             else:
-                found[index][opcode] += (count - inside) * times  # type: ignore[assignment]
+                found[index][opcode] += (count - inside) * times
     return list(found)
 
 
@@ -249,15 +248,12 @@ def unroll(launch: CountedLaunch, kernel: KernelFacts) -> float:
     return max(1.0, round(hot / wanted)) if wanted >= 1 else 1.0
 
 
-def _innermost(launch: CountedLaunch, line: int, beyond: int | None = None) -> int:
-    """Index of the smallest loop around a line; with `beyond`, of the smallest around that loop."""
-    whole = next((i for i, loop in enumerate(launch.loops) if loop.whole), 0)
+def _around(launch: CountedLaunch, index: int) -> int:
+    """Index of the smallest loop around a loop; of the whole program when there is none."""
+    first, last = launch.loops[index].lines
     around = [
         (loop.lines[1] - loop.lines[0], i)
         for i, loop in enumerate(launch.loops)
-        if not loop.whole and loop.lines[0] <= line <= loop.lines[1] and loop.executions
+        if not loop.whole and i != index and loop.lines[0] <= first and last <= loop.lines[1] and loop.executions
     ]
-    if beyond is not None:
-        size = launch.loops[beyond].lines[1] - launch.loops[beyond].lines[0]
-        around = [a for a in around if a[0] > size]
-    return min(around)[1] if around else whole
+    return min(around)[1] if around else launch.index((0, 0))

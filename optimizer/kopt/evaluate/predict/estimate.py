@@ -1,8 +1,8 @@
-"""One call of the entry at one shape: its launches in turn, the roofline that nothing beats, and how far to trust it."""
+"""One call of the entry at one shape: its launches in turn, the roofline that nothing beats, how far to trust it."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,7 +42,7 @@ def estimate(
     call: Call, launches: Sequence[CountedLaunch], product: Product, k: Constants, calibrated: bool
 ) -> Prediction:
     """The prediction from counted launches."""
-    terms: Counter[str] = Counter()
+    terms: defaultdict[str, float] = defaultdict(float)
     warnings: dict[str, None] = {}
     us = 0.0
     for launch, kernel in zip(launches, match(launches, call), strict=True):
@@ -50,9 +50,9 @@ def estimate(
             continue
         timing = time_launch(launch, kernel, product, k)
         us += timing.us + k.launch_us
-        terms["launch"] += k.launch_us  # type: ignore[assignment]
+        terms["launch"] += k.launch_us
         for name, amount in timing.terms.items():
-            terms[name] += amount  # type: ignore[assignment]
+            terms[name] += amount
         if kernel is None:
             warnings[f"{launch.name}: no compiled facts; instructions are estimated"] = None
         for warning in launch.warnings:
@@ -82,8 +82,7 @@ def guess(call: Call, product: Product, k: Constants, why: str) -> Prediction | 
         return None
     counted = _spread_evenly(call.cost, launch, kernel)
     timing = time_launch(counted, kernel, product, k)
-    terms = Counter(timing.terms)
-    terms["launch"] = k.launch_us * len(call.launches)  # type: ignore[assignment]
+    terms = {**timing.terms, "launch": k.launch_us * len(call.launches)}
     warnings = {f"rough: {why}; work was spread over the grid from the task's cost": None}
     return _prediction(call, product, timing.us + terms["launch"], terms, "low", False, warnings)
 

@@ -157,8 +157,11 @@ def _chain(
     if loop.whole:
         return k.start + own + clocks["shared"]
     if loop.lines in nested:
-        # The epilogue of a tile, and the way into the next one's loop unless the compiler merged the two.
-        return own + clocks["shared"] + (0.0 if _merged(kernel, loop.lines) else k.load_latency)
+        # The epilogue of a tile, and the way into the next one's loop unless the compiler merged the two. What TMA
+        # stores has left the registers after half of its way through shared memory.
+        stores = {t.feed for t in loop.traffic if t.direction == "store"}
+        shared = clocks["shared"] * (0.5 if stores == {"descriptor"} else 1.0)
+        return own + shared + (0.0 if _merged(kernel, loop.lines) else k.load_latency)
     latency = k.load_latency + clocks["l2"]
     depth = (kernel.depth if kernel is not None else None) or 1
     if not loop.mma:
@@ -182,7 +185,7 @@ def _chain(
 
 
 def _merged(kernel: KernelFacts | None, span: tuple[int, int]) -> bool:
-    """Whether the compiled hot loop holds lines of the surrounding loop: a flattened or software-pipelined tile loop."""
+    """Whether the compiled hot loop holds lines of the surrounding loop: a flattened or pipelined loop over tiles."""
     if kernel is None or not kernel.hot_lines:
         return False
     lines = sorted(int(line) for line in kernel.hot_lines)

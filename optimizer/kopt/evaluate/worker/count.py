@@ -29,12 +29,13 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
-    """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}}, seconds,
-    shapes = [{name, tensors (layouts in the order of the arguments, inputs first), inputs (how many), values =
-    {tensor: file}}].
+    """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}},
+    seconds, shapes = [{name, tensors (layouts in the order of the arguments, inputs first), inputs (how many),
+    values = {tensor: file}}].
 
     `values` name files with the bytes of the tensors whose content is real; everything else is a placeholder. Asks
-    {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}}, "notes"}.
+    {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
+    "notes"}.
     """
     space = AddressSpace()
     builder = CountingBuilder(space)
@@ -80,8 +81,8 @@ def _arguments(shape: dict[str, Any], folder: Path, space: AddressSpace) -> list
 def values(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """Trusted job: the integer inputs of a timing shape, as files of their bytes named like the tensors.
 
-    payload: task (a dump), shape (a dump), family, seed. Floating-point inputs are made too, because a task has one hook
-    for all, and thrown away.
+    payload: task (a dump), shape (a dump), family, seed. Floating-point inputs are made too, because a task has one
+    hook for all, and thrown away.
     """
     from kopt.evaluate import hooks
     from kopt.evaluate.tensors import pack

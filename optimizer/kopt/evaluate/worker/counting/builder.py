@@ -21,15 +21,15 @@ from kopt.evaluate.worker.counting.arrays import Array, Ghost, flat, ghost, is_f
 from kopt.evaluate.worker.counting.memory import AddressSpace, box_sectors, gather, sectors
 from kopt.evaluate.worker.counting.tally import Tally
 
-_FLOAT = ("fadd", "fsub", "fmul", "fma", "minimumf", "maximumf", "minnumf", "maxnumf", "clampf", "fabs", "floor", "ceil",
-          "fneg")  # fmt: skip
+_FLOAT = ("fadd", "fsub", "fmul", "fma", "minimumf", "maximumf", "minnumf", "maxnumf", "clampf", "fabs", "floor",
+          "ceil", "fneg")  # fmt: skip
 _SPECIAL = ("fdiv", "precise_divf", "approx_divf", "frem", "exp", "exp2", "log", "log2", "sin", "cos", "sqrt",
             "precise_sqrt", "rsqrt", "erf")  # fmt: skip
 _INT = ("add", "sub", "mul", "sdiv", "udiv", "srem", "urem", "shl", "lshr", "ashr", "umulhi", "iabs", "minsi", "minui",
         "maxsi", "maxui", "and", "or", "xor", "icmpSLE", "icmpSLT", "icmpSGE", "icmpSGT", "icmpULE", "icmpULT",
         "icmpUGE", "icmpUGT", "icmpEQ", "icmpNE", "select")  # fmt: skip
-_COMPARE = ("fcmpOLT", "fcmpOGT", "fcmpOLE", "fcmpOGE", "fcmpOEQ", "fcmpONE", "fcmpULT", "fcmpUGT", "fcmpULE", "fcmpUGE",
-            "fcmpUEQ", "fcmpUNE")  # fmt: skip
+_COMPARE = ("fcmpOLT", "fcmpOGT", "fcmpOLE", "fcmpOGE", "fcmpOEQ", "fcmpONE", "fcmpULT", "fcmpUGT", "fcmpULE",
+            "fcmpUGE", "fcmpUEQ", "fcmpUNE")  # fmt: skip
 _SHAPE = ("reshape", "trans", "expand_dims", "broadcast")
 
 
@@ -39,7 +39,7 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
     def __init__(self, space: AddressSpace) -> None:
         super().__init__()
         # The default shadows every integer operation by a 64-bit check of its own.
-        self.options = dataclasses.replace(self.options, sanitize_overflow=False)
+        self.options: Any = dataclasses.replace(interpreter.InterpreterOptions(), sanitize_overflow=False)
         self.space = space
         self.tally = Tally()
         self.grid_dim: tuple[int, int, int] = (1, 1, 1)

@@ -46,8 +46,8 @@ def _transform(rewriter: Any, source: str) -> ast.AST:
     offset = rewriter.def_file_lineno - 1
     ours = not rewriter.fn.__module__.startswith("triton.")
     transformer = rewrite.Reporter(offset) if ours else interpreter.ASTTransformer()
-    tree = ast.fix_missing_locations(transformer.visit(tree))
-    return ast.increment_lineno(tree, offset)
+    moved: ast.AST = ast.increment_lineno(ast.fix_missing_locations(transformer.visit(tree)), offset)
+    return moved
 
 
 def _language(builder: CountingBuilder) -> None:

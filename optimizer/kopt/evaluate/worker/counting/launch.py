@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +75,8 @@ class Recorder:
         signature = inspect.getfullargspec(fn).args
         bound = inspect.getcallargs(fn, *args, **{k: v for k, v in kwargs.items() if k in signature})
         size = grid(bound) if callable(grid) else grid
-        dims = tuple(int(n) for n in (size if isinstance(size, tuple | list) else (size,)))
-        dims = (*dims, 1, 1)[:3]
+        x, y, z = (*(int(n) for n in (size if isinstance(size, tuple | list) else (size,))), 1, 1)[:3]
+        dims = (x, y, z)
         key = self._key(fn, dims, bound)
         counted = self.known(key)
         if counted is None:
@@ -245,9 +245,9 @@ def _scale(tallies: list[Tally], window: dict[str, Any], programs: int) -> bool:
         for inner, amount in tally.work.items():
             if outer[0] <= inner[0] and inner[1] <= outer[1]:
                 amount.scale(factor)
-        for inner in tally.spans:
-            if outer[0] <= inner[0] and inner[1] <= outer[1]:
-                tally.spans[inner] *= factor  # type: ignore[assignment]
+        for key in tally.spans:
+            if outer[0] <= key[1][0] and key[1][1] <= outer[1]:
+                tally.spans[key] *= factor
     window["spread"] = {"max": max(everyone) / mean, "cv": float(np.std(everyone)) / mean}
     return True
 
@@ -262,17 +262,17 @@ def summary(programs: int, tallies: list[Tally], light: list[Tally], window: dic
     spans = sorted({span for tally in everyone for span in tally.work})
     works = [(span, [t.work[span] for t in everyone if span in t.work]) for span in spans]
     share = 1.0 / len(everyone)
-    branches: Counter[Span] = Counter()
+    branches: defaultdict[tuple[Span, Span], float] = defaultdict(float)
     for tally in everyone:
-        for span, times in tally.spans.items():
-            branches[span] += times * share  # type: ignore[assignment]
+        for key, times in tally.spans.items():
+            branches[key] += times * share
     load = [t.flops() or t.bytes() or t.elements() or 1.0 for t in everyone]
     mean = sum(load) * share
     return {
         "programs": programs,
         "sampled": len(everyone),
         "loops": [_loop(span, found, share, window["reuse"]) for span, found in works],
-        "spans": [[*span, times] for span, times in sorted(branches.items())],
+        "spans": [[*span, times, *inside] for (span, inside), times in sorted(branches.items())],
         "stores": sorted({n for t in everyone for w in t.work.values() for n, d, _ in w.traffic if d != "load"}),
         "work": window.get("spread", {"max": max(load) / mean, "cv": float(np.std(load)) / mean}),
         "window": {"programs": window["programs"], "of": window["of"]},
@@ -282,12 +282,14 @@ def summary(programs: int, tallies: list[Tally], light: list[Tally], window: dic
 
 
 def _loop(span: Span, works: list[Work], share: float, reuse: dict[str, float]) -> dict[str, Any]:
-    mma: Counter[Any] = Counter()
-    operations: Counter[str] = Counter()
+    mma: defaultdict[Any, float] = defaultdict(float)
+    operations: defaultdict[str, float] = defaultdict(float)
     traffic: dict[Any, list[float]] = {}
     for work in works:
-        mma.update(work.mma)
-        operations.update(work.operations)
+        for tile, count in work.mma.items():
+            mma[tile] += count
+        for kind, elements in work.operations.items():
+            operations[kind] += elements
         for route, amount in work.traffic.items():
             sums = traffic.setdefault(route, [0.0] * 4)
             sums[:] = [a + b for a, b in zip(sums, amount, strict=True)]

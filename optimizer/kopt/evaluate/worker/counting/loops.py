@@ -1,15 +1,15 @@
 """Which iterations of a loop are run, and how many each of them stands for.
 
 A loop whose iterations differ in their index alone is run three times: first, one for all of those between, last. One
-that reads real data, takes varying branches or holds loops of varying length is run in full, or sampled evenly when that
-is out of reach.
+that reads real data or takes varying branches is run in full, or sampled evenly when that is out of reach; one around
+other loops is sampled evenly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import triton.language as tl
@@ -117,7 +117,7 @@ class Loops:
             tally.warn("a long loop that depends on data was sampled")
         samples = min(samples, length - 1)
         edges = [1 + (length - 1) * i // samples for i in range(samples + 1)]
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             yield (low + high - 1) // 2, float(high - low)
 
     def until(self, test: Callable[[], Any], first: int, last: int) -> Iterator[None]:
@@ -151,8 +151,7 @@ class Loops:
         return self._truth(test)
 
     def span(self, first: int, last: int) -> None:
-        tally = self.builder.tally
-        tally.spans[first, last] += tally.weight  # type: ignore[assignment]
+        self.builder.tally.span(first, last)
 
     @staticmethod
     def _truth(test: Any) -> bool:

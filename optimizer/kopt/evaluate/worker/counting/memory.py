@@ -1,7 +1,7 @@
 """A made-up address space: every storage starts on a 2-MiB boundary, as device allocations do.
 
-The host's own addresses would not do: CPU allocations are aligned to 64 bytes, which makes tiles straddle lines that they
-do not straddle on a GPU.
+The host's own addresses would not do: CPU allocations are aligned to 64 bytes, which makes tiles straddle lines that
+they do not straddle on a GPU.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _values(tensor: Any, nbytes: int) -> Array | None:
     address = int(tensor.untyped_storage().data_ptr())
     if not steering or nbytes == 0 or address == 0:
         return None
-    return np.frombuffer((ctypes.c_char * nbytes).from_address(address), dtype=np.uint8)
+    return np.frombuffer(memoryview((ctypes.c_char * nbytes).from_address(address)), dtype=np.uint8)
 
 
 def sectors(pointers: Array, mask: Array | None) -> tuple[int, Array]:

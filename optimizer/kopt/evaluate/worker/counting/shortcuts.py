@@ -1,7 +1,7 @@
 """Short cuts for the arithmetic of tile numbers, offsets, masks and pointers: most of what is run while counting.
 
-Triton's frontend takes 40 us and more for an operation, whatever its size; here it is a few. Results are the same: int32
-and int64, promoted as Triton does, wrapping, divisions truncated toward zero. Everything else takes the long way.
+Triton's frontend takes 40 us and more for an operation, whatever its size; here it is a few. Results are the same:
+int32 and int64, promoted as Triton does, wrapping, divisions truncated toward zero. Everything else takes the long way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kopt.evaluate.worker.counting.builder import CountingBuilder
 
 _LIMIT = 1 << 31
 _EVERYTHING = slice(None)
-_INTEGERS = {"int32": tl.int32, "int64": tl.int64}
+_INTEGERS = {np.dtype(np.int32).str: tl.int32, np.dtype(np.int64).str: tl.int64}
 
 
 def _divide(a: Any, b: Any) -> Any:
@@ -42,6 +42,7 @@ def install(builder: CountingBuilder) -> None:
         _wrap(builder, f"__{name}__", function, compare=True, swap=False)
     _wrap_and(builder)
     _wrap_index()
+    _share_types()
 
 
 def _wrap(builder: CountingBuilder, name: str, function: Callable[[Any, Any], Any], compare: bool, swap: bool) -> None:
@@ -57,7 +58,7 @@ def _wrap(builder: CountingBuilder, name: str, function: Callable[[Any, Any], An
                     result = function(b, a) if swap else function(a, b)
                     if result.size > 1:
                         builder.tally.operation("int", result.size)
-                    dtype = tl.int1 if compare else _INTEGERS[result.dtype.name]
+                    dtype = tl.int1 if compare else _INTEGERS[result.dtype.str]
                     return _tensor(result, dtype, self, other)
             elif moves and (b := _integer(other)) is not None and (base := _pointers(self)) is not None:
                 width = np.uint64(max(1, self.dtype.element_ty.primitive_bitwidth // 8))
@@ -95,6 +96,34 @@ def _wrap_index() -> None:
     tl.tensor.__getitem__ = method
 
 
+def _share_types() -> None:
+    """Block types and what tensors derive from them are worked out once per type, not once per tensor."""
+    block_init, tensor_init = tl.block_type.__init__, tl.tensor.__init__
+    known: dict[Any, dict[str, Any]] = {}
+
+    def init_block(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = tuple(getattr(size, "value", size) for size in shape)
+        key = (type(element_ty), element_ty.name, sizes)
+        if key not in known:
+            block_init(self, element_ty, shape)
+            known[key] = {**self.__dict__, "_kopt_tensor": {}}
+        self.__dict__.update(known[key])
+
+    def init_tensor(self: Any, handle: Any, type: Any) -> None:
+        derived = type.__dict__.get("_kopt_tensor")
+        if not derived:
+            tensor_init(self, handle, type)
+            if derived is not None:
+                derived.update({key: value for key, value in self.__dict__.items() if key not in ("handle", "type")})
+            return
+        self.__dict__.update(derived)
+        self.handle, self.type = handle, type
+
+    tl.block_type.__init__, tl.tensor.__init__ = init_block, init_tensor
+    for scalar in (tl.int1, tl.int32, tl.int64):
+        scalar._kopt_tensor = {}
+
+
 def _tensor(data: Array, dtype: Any, *operands: Any) -> Any:
     block = any(isinstance(o, tl.tensor) and o.type.is_block() for o in operands)
     return tl.tensor(TensorHandle(data, dtype), tl.block_type(dtype, list(data.shape)) if block else dtype)
@@ -115,7 +144,7 @@ def _integer(operand: Any, like: Any = None) -> Array | None:
     if type(operand) is int:
         return np.array([operand], dtype=like or np.int32) if -_LIMIT <= operand < _LIMIT else None
     data = _data(operand)
-    if data is None or operand.dtype.name not in _INTEGERS or data.dtype.name != operand.dtype.name:
+    if data is None or (dtype := _INTEGERS.get(data.dtype.str)) is None or operand.dtype.name != dtype.name:
         return None
     return data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from kopt.evaluate.worker.counting.arrays import Array
@@ -23,17 +23,18 @@ class Work:
     """What happened directly inside one loop body (or outside all loops), summed over its executions."""
 
     executions: float = 0.0
-    mma: Counter[Mma] = field(default_factory=Counter)
-    operations: Counter[str] = field(default_factory=Counter)
+    mma: defaultdict[Mma, float] = field(default_factory=lambda: defaultdict(float))
+    operations: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Elements by class: float, special (exp, log, division, ...), convert, int, reduce, extern."""
     traffic: dict[Route, list[float]] = field(default_factory=dict)
     """[requests, bytes, sectors, lines]"""
 
     def scale(self, factor: float) -> None:
         self.executions *= factor
-        for counts in (self.mma, self.operations):
-            for key in counts:
-                counts[key] *= factor  # type: ignore
+        for tile in self.mma:
+            self.mma[tile] *= factor
+        for kind in self.operations:
+            self.operations[kind] *= factor
         for amount in self.traffic.values():
             amount[:] = [value * factor for value in amount]
 
@@ -47,8 +48,8 @@ class Tally:
     def __init__(self) -> None:
         self.weight = 1.0
         self.work: dict[Span, Work] = {PROGRAM: Work(executions=1.0)}
-        self.spans: Counter[Span] = Counter()
-        """Executions of branches and helper functions, for mapping instructions to how often they ran."""
+        self.spans: defaultdict[tuple[Span, Span], float] = defaultdict(float)
+        """Executions of branches and functions, with the loop they ran in: how often an instruction ran, and where."""
         self.here = self.work[PROGRAM]
         self.stack: list[Span] = []
         self.window: dict[str, dict[tuple[int, int, int], Array]] | None = None
@@ -71,11 +72,14 @@ class Tally:
         self.stack.pop()
         self.here = self.work[self.stack[-1] if self.stack else PROGRAM]
 
+    def span(self, first: int, last: int) -> None:
+        self.spans[(first, last), self.stack[-1] if self.stack else PROGRAM] += self.weight
+
     def mma(self, a: str, b: str, m: int, n: int, k: int, batch: int = 1) -> None:
-        self.here.mma[a, b, m, n, k] += self.weight * batch  # type: ignore[assignment]
+        self.here.mma[a, b, m, n, k] += self.weight * batch
 
     def operation(self, kind: str, elements: int) -> None:
-        self.here.operations[kind] += self.weight * elements  # type: ignore[assignment]
+        self.here.operations[kind] += self.weight * elements
 
     def access(
         self, buffer: Buffer | None, direction: str, feed: str, nbytes: int, ids: Array, unknown: bool = False
