@@ -67,7 +67,7 @@ WRONG = {
 EARLY = {
     "a thread does it later": kernel(
         "import threading, time\n"
-        "def later():\n    time.sleep(0.1)\n    compute(a, scale, b, out)\n"
+        "def later():\n    time.sleep(0.1)\n    out.copy_(scale * (a @ b.T))\n"
         "threading.Thread(target=later).start()"
     ),
     # It owns its process, so it can find the runner's pages and answer in its place; the nonces are there to be read.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kopt import content
+from kopt.errors import HarnessError
 from kopt.judge import Judge, Plan, Rival
 from kopt.records import Status, Task
 
@@ -116,6 +120,22 @@ def test_every_process_of_a_plan_is_a_fresh_one(judge: Judge) -> None:
     judgement = judge.measure(source, plan=plan)
     assert judgement.status is Status.PASSED
     assert all(len(logs) == 3 for logs in judgement.quads.values())
+
+
+def test_a_failure_of_the_incumbent_is_not_held_against_the_candidate(judge: Judge) -> None:
+    with pytest.raises(HarnessError, match="the incumbent failed"):
+        judge.measure(HONEST["plain"], plan=UNCHECKED, rival=Rival(source=WRONG["zeros"]))
+    assert judge.measure(HONEST["plain"], plan=UNCHECKED).status is Status.PASSED
+
+
+def test_a_baseline_that_fails_leaves_a_time_without_a_ratio(judge: Judge, blend: Task) -> None:
+    broken = content.read_task(Path(blend.folder).parent / "no_baseline")
+    with Judge(broken, "cpu") as other:
+        judgement = other.measure(HONEST["plain"], plan=UNCHECKED)
+    assert judgement.status is Status.PASSED
+    for measurement in judgement.measurements:
+        assert measurement.baseline_ratio is None
+        assert any("no baseline" in warning for warning in measurement.warnings)
 
 
 def test_the_slower_of_two_kernels_has_the_larger_log_ratio(judge: Judge) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
-from kopt.judge.measure import TRUSTED, Job, Rejected
+from kopt.judge.measure import CANDIDATE, Job, Rejected
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
 from kopt.judge.runners import RunnerFailed, Zygote
 from kopt.machine.products import Product
@@ -44,9 +44,10 @@ class Bench:
                 job.run()
         except (Rejected, RunnerFailed) as failure:
             finding = failure.finding
-            if isinstance(failure, RunnerFailed) and failure.label == TRUSTED:
+            if failure.label != CANDIDATE:
+                # No verdict over the candidate can come of that.
                 self.drop()
-                raise HarnessError(f"task {task.name}: {finding.message}") from None
+                raise HarnessError(f"task {task.name}: the {failure.label} failed: {finding}") from None
             status = finding.status or Status.CRASHED
             return Judgement(
                 status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started

@@ -46,11 +46,11 @@ _UNSTEADY = "the clock does not hold still within a quad"
 
 
 class Rejected(Exception):
-    """The candidate failed; the finding says how."""
+    """What an arm did cannot stand; the finding says why."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Finding, label: str = CANDIDATE) -> None:
         super().__init__(str(finding))
-        self.finding = finding
+        self.finding, self.label = finding, label
 
 
 class Job:
@@ -206,7 +206,14 @@ class Job:
         for arm in order:
             assert arm is not None
             assert arm.deck is not None
-            batch = self._batch(arm, arm.deck.deal(calls), rest=True)
+            try:
+                batch = self._batch(arm, arm.deck.deal(calls), rest=True)
+            except Rejected as wrong:
+                if wrong.label == CANDIDATE or series.void >= _VOIDS:
+                    raise
+                # It was right before: somebody may have had a hand in its memory.
+                series.void += 1
+                return
             times[arm.label].append(per_call(batch, series.null))
             samples.append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
@@ -302,7 +309,7 @@ class Job:
         if batch is None:
             return Batch(0.0, 0.0, 0, Sample())
         if batch.finding is not None:
-            raise Rejected(batch.finding)
+            raise Rejected(batch.finding, arm.label)
         return batch
 
     def _null(self) -> Batch:
