@@ -1,7 +1,8 @@
-"""One file, judged and recorded: into a run that is at rest, or into a new one of its own."""
+"""One file, judged and recorded: into a run that is there, live or at rest, or into a new one of its own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from kopt import content, journal, loop
 from kopt.budget import Budget
 from kopt.errors import UsageError
 from kopt.evaluate.evaluator import Evaluator
-from kopt.machine.products import DEFAULT_TARGET, product
+from kopt.machine.choose import choose
+from kopt.interact.socket import Remote
+from kopt.machine.products import product
 from kopt.observe import Observer
 from kopt.records import Task, Verdict
 from kopt.run import Meta, Run, create, read_meta
+from kopt.runs import is_live
 from kopt.session import Session
 
 PROPOSER = "user"
@@ -27,6 +31,8 @@ def submit(
     *,
     folder: Path | None = None,
     target: str | None = None,
+    gpu: str | None = None,
+    modelled: bool = False,
     workspace: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     note: str = "",
@@ -34,14 +40,20 @@ def submit(
 ) -> tuple[Run, Verdict]:
     """Judge `source` and record it in the run at `folder`, or in a new run.
 
-    UsageError when the run is of another task or target, or is being written by another process.
+    A run that is live judges it itself, when its turn comes. UsageError when the run is of another task or target.
     """
     root = content.workspace(workspace)
     task = content.load_task(task_name, root)
     meta = _existing(folder, task, target) if folder is not None else None
-    key = meta.target if meta else product(target or DEFAULT_TARGET).key
+    if folder is not None and is_live(folder):
+        return _join(folder, source, dict(parameters or {}), note)
+    if meta:
+        key, device = meta.target, loop.place_of(meta)
+    else:
+        place = choose(target, gpu, modelled=modelled)
+        key, device = place.target.key, place.gpu
     shapes, seed = (meta.shapes, meta.seed) if meta else ((), 0)
-    with Evaluator(task, target=key, shapes=shapes, seed=seed) as evaluator:
+    with Evaluator(task, target=key, gpu=device, shapes=shapes, seed=seed) as evaluator:
         if folder is None:
             meta = loop.describe(task, evaluator, proposer=PROPOSER, budget=Budget())
             folder = root / "submissions" / meta.id
@@ -59,6 +71,21 @@ def submit(
             )
             session.ended("one file was submitted by hand")
             return run, verdict
+
+
+def _join(folder: Path, source: str, parameters: dict[str, Any], note: str) -> tuple[Run, Verdict]:
+    """Hand the file to the process that drives the run."""
+    # An agent that kopt has started may use this command instead of MCP.
+    remote = Remote(folder, "agent" if "KOPT_BRIEF" in os.environ else "user")
+    arguments = {"source": source, "note": note or "submitted by hand", "parameters": parameters, "trials": 0}
+    served = remote.call("evaluate", arguments)
+    remote.close()
+    if served.submission is None:
+        raise UsageError(served.text)
+    run = Run.load(folder)
+    verdict = run.verdict(served.submission)
+    assert verdict is not None
+    return run, verdict
 
 
 def _existing(folder: Path, task: Task, target: str | None) -> Meta:

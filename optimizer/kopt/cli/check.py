@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kopt.cli.shared import Json, Target, TaskName, Workspace, complete_run, console, print_json, root, show
+from kopt.cli.shared import (
+    GpuName,
+    Json,
+    Modelled,
+    Target,
+    TaskName,
+    Workspace,
+    complete_run,
+    console,
+    print_json,
+    root,
+    show,
+)
 
 if TYPE_CHECKING:
     from kopt.evaluate.evaluator import Evaluator
@@ -51,7 +63,7 @@ def check(
 
         def judge(text: str) -> Verdict:
             with _progress(json) as on_stage:
-                verdict = evaluator.evaluate(text, parameters, on_stage=on_stage)
+                verdict = evaluator.screen(text, parameters, on_stage=on_stage)
             _show(verdict, evaluator, json)
             return verdict
 
@@ -67,9 +79,17 @@ def submit(
     file: File,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Record it in this run (default: a new one).", autocompletion=complete_run),
+        typer.Option(
+            metavar="RUN",
+            envvar="KOPT_RUN",
+            show_envvar=False,
+            help="Record it in this run (default: a new one); a live one judges it itself.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     target: Target = None,
+    gpu: GpuName = None,
+    modelled: Modelled = False,
     pinned: Set = None,
     note: Annotated[str, typer.Option(help="What it does differently, in a few words.")] = "",
     json: Json = False,
@@ -91,6 +111,8 @@ def submit(
             source,
             folder=folder,
             target=target,
+            gpu=gpu,
+            modelled=modelled,
             workspace=where,
             parameters=parameters,
             note=note or file.name,

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kopt.cli.shared import INTERRUPTED, Json, RunName, Target, TaskName, Workspace, console, print_json, root, show
+from kopt.cli import driving
+from kopt.cli.ending import end
+from kopt.cli.shared import (
+    INTERRUPTED,
+    GpuName,
+    Json,
+    Modelled,
+    RunName,
+    Target,
+    TaskName,
+    Workspace,
+    console,
+    print_json,
+    root,
+    show,
+)
 
 if TYPE_CHECKING:
     from kopt.budget import Budget
@@ -28,6 +43,8 @@ def run(
     ctx: typer.Context,
     task: TaskName,
     target: Target = None,
+    gpu: GpuName = None,
+    modelled: Modelled = False,
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Kernel to start from, beside the task's families.")
     ] = None,
@@ -38,6 +55,13 @@ def run(
     trials: Trials = None,
     minutes: Minutes = None,
     until: Until = None,
+    model: driving.Model = None,
+    agent: driving.Agent = None,
+    replay: driving.Replay = None,
+    patience: driving.Patience = None,
+    max_tool_calls: driving.MaxCalls = None,
+    max_tokens: driving.MaxTokens = None,
+    max_dollars: driving.MaxDollars = None,
     seed: Annotated[int, typer.Option(help="Same seed, same search.")] = 0,
     name: Annotated[str | None, typer.Option(help="Id of the run (default: task and time).")] = None,
     json: Json = False,
@@ -46,29 +70,38 @@ def run(
     """Optimize a task, from its families to the best kernel.
 
     The loop climbs the task's kernel families, tunes the promising ones and keeps the best. Without --minutes and
-    --until, a run ends after 40 submissions and 36 trials.
+    --until, it ends after 40 submissions and 36 trials. With --model or --agent, a model writes the kernels instead; it
+    ends when a budget does.
     """
     where = root(ctx, workspace)
     from kopt import loop
     from kopt.budget import Budget
-    from kopt.machine.products import DEFAULT_TARGET
     from kopt.report import live
 
     if name is not None:
         _check_name(name)
-    counted = loop.DEFAULT_BUDGET if minutes is None and until is None else Budget()
+    proposer = driving.proposer(model, agent, replay)
+    counted = loop.DEFAULT_BUDGET if proposer == "search" and minutes is None and until is None else Budget()
     budget = Budget(
         submissions=counted.submissions if submissions is None else submissions,
         trials=counted.trials if trials is None else trials,
         minutes=minutes,
+        tool_calls=max_tool_calls,
+        tokens=max_tokens,
+        dollars=max_dollars,
+        patience=patience,
         until=until,
     )
+    budget = driving.limited(budget, model)
     # With --json the document alone goes to standard output, and progress beside it.
     with live.observer(console(stderr=json)) as observer:
         done = loop.start(
             task,
-            target=target or DEFAULT_TARGET,
+            target=target,
+            gpu=gpu,
+            modelled=modelled,
             workspace=where,
+            proposer=proposer,
             seed=seed,
             budget=budget,
             start=start,
@@ -76,7 +109,7 @@ def run(
             observer=observer,
             name=name,
         )
-    _end(done, where, json)
+    end(done, where, json)
 
 
 def resume(
@@ -86,6 +119,10 @@ def resume(
     trials: Trials = None,
     minutes: Minutes = None,
     until: Until = None,
+    patience: driving.Patience = None,
+    max_tool_calls: driving.MaxCalls = None,
+    max_tokens: driving.MaxTokens = None,
+    max_dollars: driving.MaxDollars = None,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
@@ -96,12 +133,15 @@ def resume(
     from kopt.run import read_meta
 
     folder = runs.resolve(run, where)
-    given = {"submissions": submissions, "trials": trials, "minutes": minutes, "until": until}
+    given = {
+        "submissions": submissions, "trials": trials, "minutes": minutes, "until": until, "patience": patience,
+        "tool_calls": max_tool_calls, "tokens": max_tokens, "dollars": max_dollars,
+    }  # fmt: skip
     limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     shown: Budget = read_meta(folder).budget.model_copy(update=limits)
     with live.observer(console(stderr=json), shown) as observer:
         done = loop.resume(folder, workspace=where, budget=limits, observer=observer)
-    _end(done, where, json)
+    end(done, where, json)
 
 
 def _check_name(name: str) -> None:
@@ -112,24 +152,3 @@ def _check_name(name: str) -> None:
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) or name == "last":
         raise UsageError(f"--name {name!r}: use up to 80 letters, digits, dots, dashes and underscores, and not 'last'")
-
-
-def _end(run: Run, where: Path, json: bool) -> None:
-    """Summary, figure and exit code."""
-    from rich.text import Text
-
-    from kopt.report import figure, terminal
-    from kopt.report.rows import rows
-
-    shown = rows(run)
-    png, svg = figure.draw(shown, where / "reports" / run.id)
-    if json:
-        print_json({**shown.as_json(), "folder": str(run.folder), "figures": [str(png), str(svg)]})
-    else:
-        show(terminal.summary(shown))
-        best = f"kopt show {run.id}/best --source" if shown.best else f"kopt show {run.id} --all"
-        show(Text(f"\nfigure  {png}\nnext    {best}", style="bright_black"))
-    if shown.stopped == "stopped by request":
-        raise typer.Exit(INTERRUPTED)
-    if not shown.statuses.get("passed"):
-        raise typer.Exit(1)
