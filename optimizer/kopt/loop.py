@@ -16,15 +16,15 @@ from typing import Any
 import kopt
 from kopt import content, journal
 from kopt.budget import Budget
-from kopt.errors import UsageError
+from kopt.errors import MachineError, UsageError
 from kopt.evaluate import VERSION
 from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Control
+from kopt.machine.choose import choose
 from kopt.machine.fingerprint import fingerprint
-from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.observe import Observer
 from kopt.propose import Proposer, check, proposer
-from kopt.records import Shape, Task
+from kopt.records import Evidence, Shape, Task
 from kopt.run import Meta, Run, create, read_meta, write_whole
 from kopt.session import Session, Stop
 from kopt.shapes import read_shapes
@@ -50,7 +50,9 @@ def drive(session: Session, proposer: Proposer, visitors: AbstractContextManager
 def start(
     task_name: str,
     *,
-    target: str = DEFAULT_TARGET,
+    target: str | None = None,
+    gpu: str | None = None,
+    modelled: bool = False,
     workspace: Path | None = None,
     proposer: str = "search",
     seed: int = 0,
@@ -63,8 +65,9 @@ def start(
 ) -> Run:
     """Make a run and drive it to its end.
 
-    `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's. `driver`
-    stands for the proposer that `proposer` names, where a name is not enough to make one.
+    `target`, `gpu` and `modelled` say where (see machine/choose.py): by default the GPU at hand, else a modelled H200.
+    `start` is a kernel file to begin from, `shapes` a TOML file of `[[timing]]` tables that replace the task's.
+    `driver` stands for the proposer that `proposer` names, where a name is not enough to make one.
     UsageError for anything that does not exist or does not fit; HarnessError when the disk or the workers fail.
     """
     root = content.workspace(workspace)
@@ -73,8 +76,8 @@ def start(
     source = _read(start) if start else ""
     if driver is None:
         check(proposer, task, root)
-    target = product(target).key
-    with Evaluator(task, target=target, shapes=own_shapes, seed=seed) as evaluator:
+    place = choose(target, gpu, modelled=modelled)
+    with Evaluator(task, target=place.target.key, gpu=place.gpu, shapes=own_shapes, seed=seed) as evaluator:
         meta = describe(
             task, evaluator, proposer=proposer, seed=seed, budget=budget, shapes=own_shapes, name=name,
             start=START if source else "",
@@ -107,6 +110,7 @@ def describe(
         task=task.name,
         task_sha=task.sha,
         target=evaluator.target.key,
+        evidence=evaluator.evidence,
         proposer=proposer,
         seed=seed,
         budget=budget,
@@ -117,6 +121,14 @@ def describe(
         machine=fingerprint(),
         walls=evaluator.workers.walls(),
     )
+
+
+def place_of(meta: Meta) -> str | None:
+    """The GPU to go on with, None for a modelled run; MachineError when a measured run finds none of its product."""
+    gpu = choose(meta.target, modelled=meta.evidence is Evidence.MODELLED).gpu
+    if gpu is None and meta.evidence is Evidence.MEASURED:
+        raise MachineError(f"run {meta.id} measures on {meta.target}, and this machine has none; continue it on one")
+    return gpu
 
 
 def resume(
@@ -137,7 +149,8 @@ def resume(
             f"kopt run {task.name} --replay {meta.id}"
         )
     limits = meta.budget.model_copy(update=dict(budget or {}))
-    with Evaluator(task, target=meta.target, shapes=meta.shapes, seed=meta.seed) as evaluator:
+    gpu = place_of(meta)
+    with Evaluator(task, target=meta.target, gpu=gpu, shapes=meta.shapes, seed=meta.seed) as evaluator:
         return _go(folder, meta, task, root, evaluator, limits, observer, driver)
 
 

@@ -35,6 +35,8 @@ class Meta(Record):
     task: str
     task_sha: str
     target: str
+    evidence: Evidence = Evidence.MODELLED
+    """What stands behind the run's scores: a measured run goes on only where it can measure."""
     proposer: str
     seed: int
     budget: Budget

@@ -18,7 +18,7 @@ from kopt.evaluate import tuner
 from kopt.evaluate.evaluator import Evaluator
 from kopt.journal import Event, Journal
 from kopt.observe import Observer
-from kopt.records import KernelFacts, Parameters, Submission, Task, Verdict, digest
+from kopt.records import Evidence, KernelFacts, Parameters, Submission, Task, Verdict, digest
 from kopt.run import Entry, Run, TrialRow, write_whole
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
 from kopt.turns import Turns
@@ -103,7 +103,7 @@ class Session:
         """What can be said without a GPU, of a source that is not to be a submission."""
         with self._turns:
             self.check()
-            return self._evaluator.evaluate(source, parameters)
+            return self._evaluator.screen(source, parameters)
 
     def kernels(self, n: int) -> Mapping[str, KernelFacts]:
         """The compiled kernels of a submission with the line tables that the journal does not keep."""
@@ -113,7 +113,7 @@ class Session:
     @property
     def measures(self) -> bool:
         """Whether scores come from a clock here, not from a model."""
-        return any(stage.name == "measure" for stage in self._evaluator.stages)
+        return self._evaluator.evidence is Evidence.MEASURED
 
     def tune(self, n: int, trials: int) -> list[TrialRow]:
         """Try up to `trials` further parameter points of a submission; returns all that were ever tried, in order.

@@ -118,7 +118,6 @@ def mcp(
     from kopt import loop, runs
     from kopt.budget import Budget
     from kopt.interact import host
-    from kopt.machine.products import DEFAULT_TARGET
 
     given = {"submissions": submissions, "minutes": minutes, "patience": patience, "tool_calls": max_tool_calls}
     limits = {name: value for name, value in given.items() if value is not None}
@@ -126,9 +125,11 @@ def mcp(
         from kopt import content
 
         content.load_task(task, where)  # an unknown task is refused here, not in a client's first call
-        key, budget = target or DEFAULT_TARGET, Budget.model_validate(limits)
+        budget = Budget.model_validate(limits)
         host.own(
-            lambda driver: loop.start(task, target=key, workspace=where, proposer="mcp", budget=budget, driver=driver)
+            lambda driver: loop.start(
+                task, target=target, workspace=where, proposer="mcp", budget=budget, driver=driver
+            )
         )
         return
     assert run is not None

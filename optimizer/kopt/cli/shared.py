@@ -111,5 +111,12 @@ RunName = Annotated[
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.", autocompletion=complete_task)]
 Target = Annotated[
     str | None,
-    typer.Option(help="GPU to compile and model for (default: h200).", autocompletion=complete_target),
+    typer.Option(
+        help="GPU to compile for (default: the one at hand, else h200). It is measured on if it is at hand.",
+        autocompletion=complete_target,
+    ),
 ]
+GpuName = Annotated[
+    str | None, typer.Option("--gpu", metavar="INDEX|UUID", help="Which GPU to measure on, where there are several.")
+]
+Modelled = Annotated[bool, typer.Option("--modelled", help="Model times even where a GPU could measure them.")]

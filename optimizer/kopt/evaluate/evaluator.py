@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Self
 
 from kopt import content
 from kopt.errors import UsageError
-from kopt.evaluate import VERSION
+from kopt.evaluate import VERSION, measure
+from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
 from kopt.evaluate.score import score
 from kopt.evaluate.stage import Case, Stage
+from kopt.judge import Judge
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.records import (
     Evidence,
     Finding,
     KernelFacts,
+    Measurement,
     Outcome,
     Parameters,
     Prediction,
@@ -58,11 +61,15 @@ class Evaluator:
         task: Task | str,
         *,
         target: str = DEFAULT_TARGET,
+        gpu: str | None = None,
         workspace: Path | None = None,
         shapes: Sequence[Shape] = (),
         seed: int = 0,
     ) -> None:
-        """`shapes` replaces the task's timing shapes; UsageError when one does not fit the task."""
+        """`shapes` replaces the task's timing shapes; UsageError when one does not fit the task.
+
+        `gpu` is the index or UUID of the GPU to measure on, "" for the only one; with None, times are modelled.
+        """
         if isinstance(task, str):
             task = content.load_task(task, content.workspace(workspace))
         if shapes:
@@ -84,6 +91,17 @@ class Evaluator:
             Numerics(self.workers, self._store),
             Predict(self.workers, self._store),
         )
+        self._judge: Judge | None = None
+        self._measure: Measure | None = None
+        if gpu is not None:
+            self._judge = Judge(self.task, device=gpu, target=self.target)
+            self._measure = Measure(self._judge)
+            self.stages = (*self.stages, self._measure)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What will stand behind a score."""
+        return Evidence.MODELLED if self._measure is None else Evidence.MEASURED
 
     @property
     def cores(self) -> int:
@@ -98,26 +116,39 @@ class Evaluator:
     ) -> Verdict:
         """Judge a source that belongs to no run."""
         parameters = dict(parameters or {})
-        submission = Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="user")
-        return self.judge(submission, source, on_stage)
+        return self.judge(_loose(source, parameters), source, on_stage)
 
-    def judge(self, submission: Submission, source: str, on_stage: OnStage | None = None) -> Verdict:
+    def screen(self, source: str, parameters: Parameters | None = None, *, on_stage: OnStage | None = None) -> Verdict:
+        """As `evaluate`, by what needs no GPU; its score is modelled."""
+        return self.judge(_loose(source, parameters or {}), source, on_stage, SCREEN)
+
+    def judge(
+        self,
+        submission: Submission,
+        source: str,
+        on_stage: OnStage | None = None,
+        stages: Sequence[str] = (*SCREEN, "measure"),
+    ) -> Verdict:
         """Every stage for one submission at its pinned parameters."""
         started = time.perf_counter()
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
-        results = self._run(case, SCREEN, on_stage)
+        results = self._run(case, stages, on_stage)
         status = status_of(results)
-        predictions = _predictions(results)
-        unchecked = any(r.outcome is Outcome.UNAVAILABLE for r in results)
-        value = score(self.task, self.target, predictions) if status is Status.PASSED and not unchecked else None
+        predictions, measurements = _predictions(results), _measurements(results)
+        value, evidence = None, None
+        if status is Status.PASSED and measurements:
+            value, evidence = score(self.task, self.target, measurements), Evidence.MEASURED
+        elif status is Status.PASSED and not any(r.outcome is Outcome.UNAVAILABLE for r in results):
+            value, evidence = score(self.task, self.target, predictions), Evidence.MODELLED
         return Verdict(
             submission=submission.n,
             sha=submission.sha,
             status=status,
             stages=tuple(results),
             score=value,
-            evidence=None if value is None else Evidence.MODELLED,
+            evidence=None if value is None else evidence,
             predictions=predictions,
+            measurements=measurements,
             target=self.target.key,
             toolchain=self.toolchain,
             evaluator=VERSION,
@@ -125,25 +156,35 @@ class Evaluator:
         )
 
     def try_parameters(self, submission: Submission, source: str, parameters: Parameters, n: int) -> Trial:
-        """One parameter point of a submission: traced and predicted, not checked numerically."""
+        """One parameter point of a submission: traced, predicted and, on a GPU, timed; the interpreter is left out."""
         started = time.perf_counter()
         merged = {**submission.parameters, **parameters}
-        results = self._run(Case(self.task, submission, source, self.target, merged, self.seed), TRIAL, None)
+        case = Case(self.task, submission, source, self.target, merged, self.seed)
+        results = self._run(case, TRIAL, None)
+        if self._measure is not None and status_of(results) is Status.PASSED:
+            results.append(self._measure.measure(case, measure.TRIAL))
         status = status_of(results)
-        predictions = _predictions(results)
-        value = score(self.task, self.target, predictions) if status is Status.PASSED else None
+        predictions, measurements = _predictions(results), _measurements(results)
+        value = score(self.task, self.target, measurements or predictions) if status is Status.PASSED else None
         return Trial(
             n=n,
             submission=submission.n,
             parameters=parameters,
             status=status,
             score=value,
-            evidence=None if value is None else Evidence.MODELLED,
+            evidence=None if value is None else Evidence.MEASURED if measurements else Evidence.MODELLED,
             predictions=predictions,
+            measurements=measurements,
             findings=tuple(f for r in results for f in r.findings if f.status),
             facts=main_kernel(results),
             seconds=time.perf_counter() - started,
         )
+
+    def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
+        """What the compiler made of a submission, line tables included; {} when it does not get that far."""
+        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        results = self._run(case, ("policy", "trace"), None)
+        return next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
 
     def _run(self, case: Case, names: Sequence[str], on_stage: OnStage | None) -> list[StageResult]:
         earlier: dict[str, StageResult] = {}
@@ -159,6 +200,8 @@ class Evaluator:
 
     def close(self) -> None:
         """End the worker processes and remove what they left."""
+        if self._judge is not None:
+            self._judge.close()
         self.workers.close()
         shutil.rmtree(self._store, ignore_errors=True)
 
@@ -203,6 +246,15 @@ def main_kernel(results: Sequence[StageResult]) -> dict[str, object]:
     main = max(kernels.values(), key=lambda k: (sum(k.mma.values()), k.registers))
     keep = ("name", "registers", "spill_stores", "spill_loads", "shared", "occupancy", "depth", "waits_per_mma")
     return {"kernel": main.id[:12], **{key: getattr(main, key) for key in keep}}
+
+
+def _loose(source: str, parameters: Parameters) -> Submission:
+    """A submission that belongs to no run."""
+    return Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="user")
+
+
+def _measurements(results: Sequence[StageResult]) -> tuple[Measurement, ...]:
+    return next((tuple(r.artifacts.get("measurements", ())) for r in results if r.stage == "measure"), ())
 
 
 def _predictions(results: Sequence[StageResult]) -> tuple[Prediction, ...]:

@@ -1,0 +1,46 @@
+"""Stage "measure": correctness at full size and the time on the device, by the judge. Absent where there is no GPU."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from kopt.evaluate.stage import Case, Earlier
+from kopt.judge import SCREENING, Judge, Plan
+from kopt.judge.plan import Regime
+from kopt.records import Finding, Outcome, StageResult, Status
+
+TRIAL = SCREENING.model_copy(update={"check": False, "quads": 2})
+"""For a parameter point: its source has passed the checks, and every timed output is checked anyway."""
+
+
+class Measure:
+    """The stage. Thread-safe: a device measures one thing at a time, whoever asks."""
+
+    name = "measure"
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._lock = threading.Lock()
+
+    def run(self, case: Case, earlier: Earlier) -> StageResult:
+        return self.measure(case, SCREENING)
+
+    def measure(self, case: Case, plan: Plan) -> StageResult:
+        """Measure every timing shape in the task's first regime; HarnessError when the judge breaks."""
+        regime: Regime = case.task.regimes[0]
+        with self._lock:
+            started = time.perf_counter()
+            judged = self._judge.measure(case.source, case.parameters, case.task.timing, regime, plan)
+        passed = judged.status is Status.PASSED
+        findings = judged.findings
+        if not passed and not any(f.status for f in findings):
+            findings += (Finding(rule="judge.verdict", message="the judge gave no reason", status=judged.status),)
+        return StageResult(
+            stage=self.name,
+            outcome=Outcome.PASSED if passed else Outcome.FAILED,
+            facts={"regime": regime, "quads": dict(judged.quads), **judged.facts},
+            findings=findings,
+            seconds=time.perf_counter() - started,
+            artifacts={"measurements": judged.measurements},
+        )

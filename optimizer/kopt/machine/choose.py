@@ -1,0 +1,48 @@
+"""What a run is for, and whether this machine can measure it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kopt.errors import MachineError
+from kopt.machine.detect import detect
+from kopt.machine.products import DEFAULT_TARGET, Product, product
+
+
+class Place(NamedTuple):
+    """A target, and the GPU to measure it on; without one, times are modelled."""
+
+    target: Product
+    gpu: str | None
+    """UUID; CUDA_VISIBLE_DEVICES and NVML count GPUs differently."""
+
+
+def choose(target: str | None = None, gpu: str | None = None, *, modelled: bool = False) -> Place:
+    """Where a run happens.
+
+    Without `target`, it is the GPU at hand, and the default product where there is none. A GPU is used when it is what
+    the target says. MachineError when `gpu` (an index or UUID) is not there, or when its product is not in the table:
+    an unknown GPU has no peak.
+    """
+    if modelled:
+        return Place(product(target or DEFAULT_TARGET), None)
+    wanted = product(target) if target else None
+    found = detect().gpus
+    if gpu is not None:
+        found = tuple(g for g in found if gpu in (str(g.index), g.uuid))
+        if not found:
+            raise MachineError(f"no GPU {gpu!r} here; kopt doctor lists those there are")
+    if wanted is not None:
+        usable = [g for g in found if g.product == wanted]
+        if gpu is not None and not usable:
+            raise MachineError(f"GPU {gpu} is {found[0].name}, not {wanted.name}; leave --target out to measure on it")
+        return Place(wanted, usable[0].uuid if usable else None)
+    if not found:
+        return Place(product(DEFAULT_TARGET), None)
+    first = found[0]
+    if first.product is None:
+        raise MachineError(
+            f"{first.name} is not in kopt's table of products, so its peak is unknown; model another GPU "
+            f"with --target, or add a row (CONTRIBUTING.md, Add a GPU)"
+        )
+    return Place(first.product, first.uuid)
