@@ -89,3 +89,10 @@ def test_a_small_kernel_compiles_on_this_machine() -> None:
     check = doctor._compiler()
     assert check.state == "ok", check
     assert "sm_90" in check.finding
+
+
+def test_a_workspace_that_cannot_hold_runs_fails(workspace: Path) -> None:
+    (workspace / "submissions").write_text("a file in the way")
+    check = doctor._workspace(workspace)
+    assert check.state == "fail"
+    assert "submissions cannot be written" in check.finding

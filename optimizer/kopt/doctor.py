@@ -140,7 +140,7 @@ def _workspace(workspace: Path) -> Check:
     home = workspace / "submissions"
     nearest = next(path for path in (home, *home.parents) if path.exists())
     text = f"{workspace}: {len(tasks)} task{'' if len(tasks) == 1 else 's'} in sight"
-    if not os.access(nearest, os.W_OK):
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         return Check("workspace", "fail", f"{text}, but {nearest} cannot be written", "use another with --workspace")
     if not tasks:
         return Check("workspace", "fail", text, "kopt init, or pip install --force-reinstall " + DISTRIBUTION)

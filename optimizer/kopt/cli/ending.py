@@ -1,0 +1,42 @@
+"""How a run's command ends: summary, figure, exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from kopt.cli.shared import INTERRUPTED, print_json, show
+from kopt.errors import ExitCode, KoptError
+
+if TYPE_CHECKING:
+    from kopt.run import Run
+
+
+def end(run: Run, workspace: Path, json: bool) -> None:
+    """Show what a run did and leave. A figure that cannot be written costs the figure, not the summary."""
+    from rich.text import Text
+
+    from kopt.report import figure, terminal
+    from kopt.report.rows import rows
+
+    shown = rows(run)
+    trouble: KoptError | None = None
+    figures: list[str] = []
+    try:
+        figures = [str(path) for path in figure.draw(shown, workspace / "reports" / run.id)]
+    except KoptError as error:
+        trouble = error
+    if json:
+        print_json({**shown.as_json(), "folder": str(run.folder), "figures": figures})
+    else:
+        show(terminal.summary(shown))
+        best = f"kopt show {run.id}/best --source" if shown.best else f"kopt show {run.id} --all"
+        show(Text("\n" + "".join(f"figure  {path}\n" for path in figures[:1]) + f"next    {best}", "bright_black"))
+    if trouble is not None:
+        raise trouble
+    if shown.stopped == "stopped by request":
+        raise typer.Exit(INTERRUPTED)
+    if not shown.statuses.get("passed"):
+        raise typer.Exit(ExitCode.KERNEL_FAILED)
