@@ -12,7 +12,7 @@ import kopt
 from kopt.machine import resources
 from kopt.machine.detect import detect
 
-PACKAGES = ("torch", "triton", "numpy", "optuna", "pydantic", "cupy-cuda12x", "cupy-cuda13x", "nvidia-ml-py")
+PACKAGES = ("torch", "triton", "numpy", "optuna", "pydantic", "cuda-bindings", "nvidia-ml-py")
 
 
 def fingerprint() -> dict[str, Any]:
