@@ -12,8 +12,8 @@ from kopt import content, journal, loop
 from kopt.budget import Budget
 from kopt.errors import UsageError
 from kopt.evaluate.evaluator import Evaluator
-from kopt.machine.choose import choose
 from kopt.interact.socket import Remote
+from kopt.machine.choose import choose
 from kopt.machine.products import product
 from kopt.observe import Observer
 from kopt.records import Task, Verdict

@@ -10,7 +10,6 @@ import typer
 from kopt.cli import driving
 from kopt.cli.ending import end
 from kopt.cli.shared import (
-    INTERRUPTED,
     GpuName,
     Json,
     Modelled,
@@ -19,14 +18,11 @@ from kopt.cli.shared import (
     TaskName,
     Workspace,
     console,
-    print_json,
     root,
-    show,
 )
 
 if TYPE_CHECKING:
     from kopt.budget import Budget
-    from kopt.run import Run
 
 Submissions = Annotated[int | None, typer.Option(min=1, help="Stop after so many submissions.")]
 Trials = Annotated[int | None, typer.Option(min=0, help="Parameter points the tuner may try.")]
