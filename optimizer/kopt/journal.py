@@ -36,17 +36,20 @@ class Event(NamedTuple):
     size: int
 
 
-def read(path: Path) -> Iterator[Event]:
-    """Every whole event of a journal, in order; HarnessError names the line of a broken one."""
+def read(path: Path, offset: int = 0, seq: int = 0) -> Iterator[Event]:
+    """Every whole event of a journal, in order; HarnessError names the line of a broken one.
+
+    `offset` and `seq` are where an earlier reading ended: its last event's end, and its number.
+    """
     from pydantic_core import from_json
 
-    offset = 0
     try:
         file = path.open("rb")
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {error.strerror}") from error
     with file:
-        for number, line in enumerate(file, 1):
+        file.seek(offset)
+        for number, line in enumerate(file, seq + 1):
             if not line.endswith(b"\n"):
                 return  # torn by a crash in the middle of a write
             try:

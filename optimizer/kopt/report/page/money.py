@@ -1,0 +1,119 @@
+"""Where a run's money and time went. What nobody recorded is not shown, and what overlaps says so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kopt.dialogue import Usage
+from kopt.report.ledger import Ledger
+from kopt.report.terminal import duration
+from kopt.report.text import line
+from kopt.run import Run
+
+WORDS = {
+    "model": ("model", "waiting for a model's reply"),
+    "policy": ("check", "reading the source, and the kernel's numbers against the reference"),
+    "numerics": ("check", ""),
+    "trace": ("compile", "compiling for the target"),
+    "predict": ("predict", "counting work and modelling time"),
+    "tune": ("tune", "trials of parameters"),
+    "measure": ("measure", "on the GPU, checks included"),
+}
+
+
+class Part(NamedTuple):
+    """A share of the run's active time."""
+
+    key: str
+    words: str
+    seconds: float
+    share: float
+    """Percent of all that is shown."""
+    start: float
+    """Percent, where the parts before it end."""
+    shown: str
+
+
+class Bill(NamedTuple):
+    """One model for one purpose."""
+
+    model: str
+    purpose: str
+    usage: Usage
+    dollars: str
+
+
+class Money(NamedTuple):
+    parts: list[Part]
+    active: str
+    wall: str
+    processes: int
+    overlap: str
+    """A sentence when the parts are more than the clock showed."""
+    phases: list[tuple[str, str]]
+    bills: list[Bill]
+    dollars: str
+    tool_calls: int
+    tools: list[tuple[str, int]]
+    refused: int
+    limits: list[tuple[str, str, str]]
+    """Budget: name, spent, limit."""
+
+
+def money(run: Run, ledger: Ledger) -> Money:
+    charges = run.charges
+    seconds: dict[str, float] = {}
+    meanings: dict[str, str] = {}
+    for stage, spent in (("model", charges.model_seconds), *sorted(ledger.stages.items())):
+        key, meaning = WORDS.get(stage, (line(stage, 20), ""))
+        seconds[key] = seconds.get(key, 0.0) + spent
+        meanings[key] = meanings.get(key) or meaning
+    known = sum(seconds.values())
+    idle = charges.seconds - known
+    if idle > 0:
+        seconds["other"], meanings["other"] = idle, "nothing of the above: starting up, waiting, deciding"
+    over = ""
+    if known > charges.seconds * 1.01 + 1:
+        over = f"{duration(known)} of work in {duration(charges.seconds)}: parts ran at the same time."
+    limits = run.meta.budget.model_dump(exclude_none=True)
+    unpriced = charges.unpriced
+    return Money(
+        _parts(seconds, meanings), duration(charges.seconds),
+        duration(max(0.0, ledger.last - run.meta.created)) if ledger.last else "", ledger.processes, over,
+        [(line(name, 30), duration(s)) for name, s in sorted(ledger.phases.items(), key=lambda p: -p[1])],
+        [
+            Bill(line(model, 60), line(purpose, 30), used, dollars(used.dollars, used.unpriced))
+            for (model, purpose), used in sorted(run.dialogue.usage.items(), key=lambda item: -item[1].dollars)
+        ],
+        dollars(charges.dollars, unpriced) if charges.dollars or unpriced else "", charges.tool_calls,
+        [(line(name, 40) or "no tool named", count) for name, count in run.dialogue.tools.most_common()],
+        run.dialogue.refused,
+        [
+            (name.replace("_", " "), f"{(charges.seconds / 60 if name == 'minutes' else getattr(charges, name)):,.4g}", f"{limit:,.6g}")
+            for name, limit in limits.items()
+            if name == "minutes" or hasattr(charges, name)
+        ],
+    )  # fmt: skip
+
+
+def dollars(amount: float, unpriced: int) -> str:
+    """ "$12.30", or "at least $12.30" when some requests have no known price."""
+    text = f"${amount:,.2f}" if amount >= 0.01 or not amount else f"${amount:.4f}"
+    if not unpriced:
+        return text
+    return f"at least {text}" if amount else "price unknown"
+
+
+def _parts(seconds: dict[str, float], meanings: dict[str, str]) -> list[Part]:
+    total = sum(seconds.values()) or 1.0
+    parts, start = [], 0.0
+    order = ["model", "compile", "check", "predict", "tune", "measure"]
+    for key in [k for k in order if k in seconds] + [k for k in seconds if k not in order]:
+        if seconds[key] <= 0:
+            continue
+        share = 100 * seconds[key] / total
+        parts.append(
+            Part(key, meanings[key], seconds[key], round(share, 2), round(start, 2), duration(seconds[key]))
+        )  # fmt: skip
+        start += share
+    return parts

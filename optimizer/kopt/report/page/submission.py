@@ -1,0 +1,216 @@
+"""One submission: what it was, what became of it and why, what was said about it, and what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from kopt.errors import KoptError
+from kopt.records import Verdict
+from kopt.report.differences import Difference, difference
+from kopt.report.highlight import Library
+from kopt.report.ledger import Cost, Following, costs, text_of
+from kopt.report.page.money import dollars
+from kopt.report.page.search import importance, parameters
+from kopt.report.page.shapes import ShapeRow, shape_rows
+from kopt.report.rows import Row, Rows
+from kopt.report.task import About
+from kopt.report.terminal import duration
+from kopt.report.text import line, plain
+from kopt.run import Run
+
+MOST_TEXT = 6000
+"""Characters of feedback and of one finding that are shown."""
+MOST_CALLS = 40
+MOST_DIFF = 600
+"""Lines of a difference that are shown."""
+
+
+class Kernel(NamedTuple):
+    name: str
+    facts: list[tuple[str, str]]
+    mma: list[tuple[str, int]]
+    remarks: list[str]
+
+
+class Change(NamedTuple):
+    """A difference to an earlier submission."""
+
+    n: int
+    what: str
+    """"the one it came from" or "the best one then"."""
+    parameters: list[str]
+    diff: Difference
+    cut: bool
+
+
+class Article(NamedTuple):
+    row: Row
+    before: int | None
+    after: int | None
+    when: str
+    cost: str
+    verdict: Verdict | None
+    problem: str
+    """Why the verdict cannot be shown."""
+    shapes: list[ShapeRow]
+    kernels: list[Kernel]
+    parameters: str
+    trials: str
+    importance: list[tuple[str, float]]
+    calls: list[tuple[str, bool, str, str]]
+    calls_left_out: int
+    feedback: str
+    changes: list[Change]
+    file: str
+    lines: list[int]
+    same_as: int | None
+    """An earlier submission with the same source."""
+
+
+class Sources:
+    """The sources of a run as line numbers. A source that cannot be read is empty, and says so."""
+
+    def __init__(self, run: Run, library: Library) -> None:
+        self.library = library
+        self._run = run
+        self._lines: dict[int, list[int]] = {}
+        self._first: dict[tuple[int, ...], int] = {}
+
+    def lines(self, n: int) -> list[int]:
+        if n not in self._lines:
+            try:
+                text = self._run.source(n)
+            except (KoptError, UnicodeDecodeError):
+                text = f"# the file sources/{self._run.entry(n).submission.file} cannot be read\n"
+            self._lines[n] = self.library.add(text)
+            self._first.setdefault(tuple(self._lines[n]), n)
+        return self._lines[n]
+
+    def first(self, n: int) -> int:
+        """The first submission that was asked for with this very source."""
+        return self._first[tuple(self.lines(n))]
+
+
+def article(following: Following, rows: Rows, about: About, sources: Sources, n: int, *, diffs: bool = True) -> Article:
+    """`diffs` False leaves the differences to whoever shows the article."""
+    run, ledger = following.run, following.ledger
+    entry, row = run.entry(n), rows.submissions[n - 1]
+    verdict, problem = _verdict(run, n)
+    lines, first = sources.lines(n), sources.first(n)
+    calls = ledger.calls.get(n, [])
+    shown = calls[-MOST_CALLS:]
+    place = ledger.feedback.get(n)
+    return Article(
+        row, n - 1 if n - 1 in run.entries else None, n + 1 if n + 1 in run.entries else None,
+        _when(row), cost(costs(ledger, n)), verdict, problem,
+        shape_rows(verdict, about), kernels(verdict), parameters(row.parameters.items()),
+        f"{len(entry.trials)} parameter points were tried" if entry.trials else "",
+        sorted(importance(entry.trials).items(), key=lambda item: -item[1]),
+        [(line(c.name, 30) or "no tool", c.ok, duration(c.seconds), line(text_of(run, c.place), 140)) for c in shown],
+        len(calls) - len(shown), plain(text_of(run, place))[:MOST_TEXT] if place else "",
+        changes(rows, sources, row) if diffs else [], f"sources/{entry.submission.file}", lines,
+        first if first != n else None,
+    )  # fmt: skip
+
+
+def changes(rows: Rows, sources: Sources, row: Row) -> list[Change]:
+    """Against the parent, and against the best submission when this one was proposed."""
+    best = next((r.n for r in reversed(rows.submissions[: row.n - 1]) if r.improved), None)
+    wanted = [(row.parent, "the one it came from"), (best if best != row.parent else None, "the best one then")]
+    if best is not None and best == row.parent:
+        wanted[0] = (row.parent, "the one it came from, then the best")
+    found = []
+    for n, what in wanted:
+        if n is not None and 1 <= n < row.n:
+            old = rows.submissions[n - 1]
+            diff, cut = _cut(difference(sources.lines(n), sources.lines(row.n)))
+            found.append(Change(n, what, changed_parameters(old.parameters, row.parameters), diff, cut))
+    return found
+
+
+def changed_parameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """ "BLOCK_N 128 → 256"; what is not pinned has its default."""
+    names = [*new, *(name for name in old if name not in new)]
+    return [
+        f"{line(name, 40)} {line(str(old.get(name, 'default')), 20)} → {line(str(new.get(name, 'default')), 20)}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def summary(rows: Rows, sources: Sources, row: Row) -> str:
+    """The change to the parent in a few words: parameters, or lines added and removed."""
+    if row.parent is None or not 1 <= row.parent < row.n:
+        return ""
+    words = changed_parameters(rows.submissions[row.parent - 1].parameters, row.parameters)
+    diff = difference(sources.lines(row.parent), sources.lines(row.n))
+    if diff.added or diff.removed:
+        words.append(f"+{diff.added} −{diff.removed} lines")
+    if len(words) > 4:
+        words = [*words[:3], f"and {len(words) - 3} more"]
+    return ", ".join(words) or "nothing"
+
+
+def kernels(verdict: Verdict | None) -> list[Kernel]:
+    """The traced facts of each kernel."""
+    facts = next((s.facts for s in verdict.stages if s.stage == "trace"), {}) if verdict else {}
+    found = facts.get("kernels")
+    return [_kernel(k) for k in found.values() if isinstance(k, Mapping)] if isinstance(found, Mapping) else []
+
+
+def _kernel(k: Mapping[str, Any]) -> Kernel:
+    def number(key: str) -> int:
+        value = k.get(key)
+        return int(value) if isinstance(value, int | float) else 0
+
+    spilled = number("spill_stores") + number("spill_loads")
+    facts = [
+        ("registers", str(k.get("registers", "?"))),
+        ("spilled", f"{spilled} B" if spilled else "none"),
+        ("shared memory", f"{number('shared') / 1024:.0f} of {number('shared_limit') / 1024:.0f} KiB"
+         if number("shared_limit") else f"{number('shared') / 1024:.0f} KiB"),
+        ("warps", str(k.get("warps", "?"))),
+        ("stages", str(k.get("stages", "?"))),
+        ("blocks per SM", f"{k.get('occupancy', '?')}" + (f", limited by {line(str(k['occupancy_limit']), 30)}" if k.get("occupancy_limit") else "")),
+    ]  # fmt: skip
+    if isinstance(waits := k.get("waits_per_mma"), int | float):
+        facts.append(("waits per MMA", f"{waits:g}"))
+    mma = k.get("mma")
+    remarks = k.get("remarks")
+    return Kernel(
+        line(str(k.get("name", "?")), 80), facts,
+        [(line(str(op), 60), int(count)) for op, count in mma.items()] if isinstance(mma, Mapping) else [],
+        [line(str(r), 300) for r in remarks] if isinstance(remarks, Sequence) and not isinstance(remarks, str) else [],
+    )  # fmt: skip
+
+
+def _verdict(run: Run, n: int) -> tuple[Verdict | None, str]:
+    try:
+        return run.verdict(n), ""
+    except (ValidationError, KeyError, ValueError):
+        return None, "This verdict was written by another version of kopt, and cannot be shown in full by this one."
+
+
+def _cut(diff: Difference) -> tuple[Difference, bool]:
+    hunks, count = [], 0
+    for hunk in diff.hunks:
+        if count + len(hunk) > MOST_DIFF:
+            return diff._replace(hunks=tuple(hunks)), True
+        hunks.append(hunk)
+        count += len(hunk)
+    return diff, False
+
+
+def _when(row: Row) -> str:
+    return f"proposed after {duration(row.proposed)} of the run"
+
+
+def cost(spent: Cost) -> str:
+    """ "1 min 20 s, $0.12, 13 tool calls": what was recorded of it."""
+    parts = [duration(spent.seconds)] if spent.seconds else []
+    parts += [dollars(spent.dollars, 0)] if spent.dollars else []
+    parts += [f"{spent.tool_calls} tool calls" if spent.tool_calls != 1 else "1 tool call"] if spent.tool_calls else []
+    return ", ".join(parts)

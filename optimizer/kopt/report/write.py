@@ -1,0 +1,85 @@
+"""`kopt report`: everything about a run, in files that need nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from kopt.errors import HarnessError
+from kopt.report import figure, summary
+from kopt.report.ledger import load
+from kopt.report.page.believe import believe
+from kopt.report.page.render import Page, standalone
+from kopt.report.page.shapes import shape_rows
+from kopt.report.rows import Rows
+from kopt.report.task import about
+
+
+class Written(NamedTuple):
+    """The files of a report."""
+
+    page: Path
+    json: Path
+    markdown: Path
+    png: Path
+    svg: Path
+
+
+def report(folder: Path, workspace: Path, out: Path | None = None) -> Written:
+    """Write the report of a run; `out` defaults to reports/<run>. Each file is written whole or not at all.
+
+    HarnessError when the run cannot be read or the files cannot be written.
+    """
+    following = load(folder)
+    page = Page(following, about(following.run.meta, workspace))
+    out = out or workspace / "reports" / following.run.id
+    _make(out)
+    with _drawing(page.rows, out) as figures:
+        best = page.verdict(page.rows.best.n) if page.rows.best else None
+        shapes, state = shape_rows(best, page.about), believe(following.run, page.rows, best)
+        interval = following.ledger.intervals.get(page.rows.best.n) if page.rows.best else None
+        short = summary.as_json(page.rows, shapes, state, interval)
+        files = {
+            "index.html": standalone(page),
+            "summary.json": json.dumps(short, indent=2, ensure_ascii=False, default=str) + "\n",
+            "summary.md": summary.as_markdown(page.rows, shapes, state, interval),
+        }
+        paths = [_write(out / name, text) for name, text in files.items()]
+        return Written(*paths, *figures())
+
+
+@contextmanager
+def _drawing(rows: Rows, out: Path) -> Iterator[Callable[[], tuple[Path, Path]]]:
+    """Draw the figures in a process beside this one: matplotlib takes as long as all the rest."""
+    if sys.platform != "linux" or threading.active_count() > 1 or (os.cpu_count() or 1) < 2:
+        yield lambda: figure.draw(rows, out)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        future = pool.submit(figure.draw, rows, out)
+        yield future.result
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HarnessError(f"cannot make {out}: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> Path:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.replace(path)
+    except OSError as error:
+        raise HarnessError(f"cannot write {path}: {error.strerror}") from error
+    return path
