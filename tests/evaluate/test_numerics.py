@@ -219,6 +219,38 @@ def test_a_result_that_differs_from_call_to_call_is_found(check: Check) -> None:
     assert {f.place for f in findings} == {"normal"}
 
 
+IN_INTERPRETER = "    if triton.knobs.runtime.interpret:\n        "
+
+
+def test_a_result_without_a_kernel_is_rejected(check: Check) -> None:
+    source = in_place_of_launch(IN_INTERPRETER + "return out.copy_((x + y).relu())\n" + LAUNCH)
+    findings = check(source).findings
+    assert {f.status for f in findings[:8]} == {Status.REJECTED}
+    assert "numerics.launch" in {f.rule for f in findings}
+
+
+def test_a_library_behind_a_kernel_is_rejected(check: Check) -> None:
+    source = in_place_of_launch(LAUNCH + IN_INTERPRETER + "torch.mm(x.float(), y.float().T)\n")
+    assert {f.rule for f in check(source).findings[:8]} == {"numerics.library"}
+
+
+def test_a_wrong_result_before_what_is_unavailable_is_still_wrong(check: Check) -> None:
+    source = KERNEL.replace("x + y", "x - y").replace("def add(", GLUON + "\n\ndef add(")
+    late = source.replace(LAUNCH, LAUNCH + "    if out.shape[0] > 100:\n        nothing[(1,)](out)\n")
+    assert check(late).outcome is Outcome.FAILED
+    assert check(late.replace("x - y", "x + y")).outcome is Outcome.UNAVAILABLE
+
+
+GLUON = """
+from triton.experimental import gluon
+
+
+@gluon.jit
+def nothing(out_ptr):
+    pass
+"""
+
+
 TUNED = (
     KERNEL.replace(
         "@triton.jit",

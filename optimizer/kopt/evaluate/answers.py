@@ -118,5 +118,7 @@ class Answers:
             if not reply.ok:
                 raise HarnessError(f"task {task.name}: {job} failed: {reply.error}")
             return reply.value, {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".in", ".want")}
+        except OSError as error:
+            raise HarnessError(f"{folder}: cannot be written: {error.strerror}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -13,12 +13,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from kopt.errors import HarnessError
 from kopt.evaluate.answers import Answers, Graded, Prepared, Problem, problems
+from kopt.evaluate.provenance import LIBRARY
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.tensors import Layout, layout, nbytes
 from kopt.machine.products import Product
@@ -108,7 +110,10 @@ class Numerics:
         """Run `chosen`, or all, and compare. UsageError when a hook of the task fails; a bad candidate is findings."""
         prepared = self._answers.prepare(task, seed, problems(task) if chosen is None else chosen)
         groups = plan(task, prepared.problems)
-        folder = Path(tempfile.mkdtemp(prefix="numerics-", dir=self._store))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="numerics-", dir=self._store))
+        except OSError as error:
+            raise HarnessError(f"{self._store}: no folder can be made: {error.strerror}") from error
         try:
             (folder / _FILE).write_text(source, encoding="utf-8")
             for index, data in enumerate(prepared.inputs):
@@ -128,16 +133,19 @@ class Numerics:
             )
             outputs = _outputs(folder, groups)
             at = _at(folder)
+        except OSError as error:
+            raise HarnessError(f"{folder}: cannot be written: {error.strerror}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        if why := reply.value.get("unavailable"):
-            return Checked(prepared.problems, {}, {}, unavailable=str(why)[:300])
         first = {index: data for index, data in outputs.items() if index < len(prepared.problems)}
         graded = self._answers.grade(task, prepared, first)
         findings = {index: list(grade.findings) for index, grade in graded.items()}
-        for problem, finding in _conduct(prepared, groups, reply, outputs, at):
+        unavailable = str(reply.value.get("unavailable", ""))[:300]
+        for problem, finding in () if unavailable else _conduct(task, prepared, groups, reply, outputs, at):
             findings.setdefault(problem, []).append(finding)
-        return Checked(prepared.problems, graded, {index: tuple(found) for index, found in findings.items()})
+        return Checked(
+            prepared.problems, graded, {index: tuple(found) for index, found in findings.items() if found}, unavailable
+        )
 
 
 def plan(task: Task, chosen: Sequence[Problem]) -> list[Group]:
@@ -154,35 +162,50 @@ def plan(task: Task, chosen: Sequence[Problem]) -> list[Group]:
 
 
 def _conduct(
-    prepared: Prepared, groups: Sequence[Group], reply: Reply, outputs: Mapping[int, bytes], at: int | None
-) -> list[tuple[int, Finding]]:
+    task: Task,
+    prepared: Prepared,
+    groups: Sequence[Group],
+    reply: Reply,
+    outputs: Mapping[int, bytes],
+    at: int | None,
+) -> Iterator[tuple[int, Finding]]:
     """What is wrong with how the candidate ran, beside its results: (problem, finding)."""
     calls = [call for group in groups for call in group["calls"]]
     if not reply.ok:
         problem = next((call["problem"] for call in calls if call["call"] == at), None)
-        return [(problem or 0, _failure(reply, None if problem is None else prepared.problems[problem]))]
-    found = []
-    after, outside = reply.value.get("inputs"), reply.value.get("outside")
+        yield problem or 0, _failure(reply, None if problem is None else prepared.problems[problem])
+        return
     for call in calls:
-        where = prepared.problems[call["problem"]]
-        before = hashlib.sha256(prepared.inputs[call["problem"]]).hexdigest()
+        index = call["problem"]
         if call["call"] not in outputs:
-            found.append(
-                (call["problem"], _wrong(where, "numerics.outputs", "the result is missing or of another size"))
-            )
-        elif not isinstance(after, dict) or after.get(str(call["call"])) != before:
-            found.append((call["problem"], _wrong(where, "numerics.inputs", "the call changed its inputs")))
-        if isinstance(outside, dict) and (name := outside.get(str(call["call"]))):
-            message = f"the call wrote outside {name}, beyond its first or last element"
-            found.append((call["problem"], _wrong(where, "numerics.outside", message)))
+            yield index, _wrong(prepared, index, "outputs", "the result is missing or of another size")
+        for rule, message in _seen(task, prepared.inputs[index], _dict(_dict(reply.value, "calls"), str(call["call"]))):
+            yield index, _wrong(prepared, index, rule, message)
     for group in groups:
-        again = group["calls"][-1]
-        first, second = outputs.get(again["problem"]), outputs.get(again["call"])
-        if first is not None and second is not None and first != second:
-            where = prepared.problems[again["problem"]]
+        index, again = group["calls"][-1]["problem"], group["calls"][-1]["call"]
+        if index in outputs and again in outputs and outputs[index] != outputs[again]:
             message = "the same inputs gave other bits in a second call: the result depends on what was there before"
-            found.append((again["problem"], _wrong(where, "numerics.determinism", message)))
-    return found
+            yield index, _wrong(prepared, index, "determinism", message)
+
+
+def _seen(task: Task, inputs: bytes, call: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the child saw of one call that breaks a rule: (rule, message)."""
+    if call.get("inputs") != hashlib.sha256(inputs).hexdigest():
+        yield "inputs", "the call changed its inputs"
+    if name := call.get("outside"):
+        yield "outside", f"the call wrote outside {name}, beyond its first or last element"
+    # A candidate can tell the interpreter from a GPU. Here as there, kernels have to do the work.
+    if not call.get("launches"):
+        yield "launch", "no kernel was launched: the result comes from elsewhere"
+    used = sorted(str(name) for name in call.get("aten") or () if LIBRARY.match(str(name)))
+    if used and not task.provenance.library:
+        yield "library", f"the host called {', '.join('aten::' + name for name in used)}"
+
+
+def _dict(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A dictionary within an untrusted reply; empty when it is something else."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _failure(reply: Reply, problem: Problem | None) -> Finding:
@@ -203,8 +226,10 @@ def _failure(reply: Reply, problem: Problem | None) -> Finding:
     )
 
 
-def _wrong(problem: Problem, rule: str, message: str) -> Finding:
-    return Finding(rule=rule, message=message, status=Status.WRONG, shape=problem.shape.name, place=problem.family)
+def _wrong(prepared: Prepared, problem: int, rule: str, message: str) -> Finding:
+    where = prepared.problems[problem]
+    status = Status.REJECTED if rule in ("launch", "library") else Status.WRONG
+    return Finding(rule=f"numerics.{rule}", message=message, status=status, shape=where.shape.name, place=where.family)
 
 
 def _outputs(folder: Path, groups: Sequence[Group]) -> dict[int, bytes]:

@@ -37,9 +37,9 @@ def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], d
     """payload: file, entry, parameters, target (fields of Product), groups = [{inputs, outputs (layouts),
     calls = [{call, problem, fill}]}].
 
-    Reads <problem>.in and writes <call>.out. Returns {"inputs": {call: SHA-256 of all inputs after the call},
-    "outside": {call: tensor whose guard was overwritten}}, or {"unavailable": why the interpreter cannot run it}. What
-    the candidate raises passes through.
+    Reads <problem>.in and writes <call>.out. Returns {"calls": {call: {"inputs": SHA-256 of all inputs afterwards,
+    "outside": tensor whose guard was overwritten, or "", "launches": how many, "aten": names}}}, or {"unavailable": why
+    the interpreter cannot run it}. What the candidate raises passes through.
     """
     try:
         return _run(payload, folder)
@@ -54,8 +54,7 @@ def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         module = candidate.load(folder / payload["file"], payload["entry"])
     entry = getattr(module, payload["entry"])
     kept = []
-    after: dict[str, str] = {}
-    outside: dict[str, str] = {}
+    seen: dict[str, dict[str, Any]] = {}
     for turn.number, group in enumerate(payload["groups"]):
         buffers = {item["name"]: _Buffer(item) for item in group["inputs"] + group["outputs"]}
         inputs = [buffers[item["name"]].tensor for item in group["inputs"]]
@@ -70,13 +69,18 @@ def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
                 fill(output, call["fill"], seed=1000 * call["call"] + index)
             # Views: an entry that gives its arguments other storage has not written ours.
             arguments = [tensor.view_as(tensor) for tensor in inputs + outputs]
+            tape.take()
             with Presented(tape), interpreted.Redone(tape):
                 _call(entry, arguments, payload["parameters"])
             (folder / f"{call['call']}.out").write_bytes(pack(outputs))
-            after[str(call["call"])] = hashlib.sha256(pack(inputs)).hexdigest()
-            if overrun := [name for name, buffer in buffers.items() if not buffer.intact()]:
-                outside[str(call["call"])] = overrun[0]
-    return {"inputs": after, "outside": outside}
+            events = tape.take()
+            seen[str(call["call"])] = {
+                "inputs": hashlib.sha256(pack(inputs)).hexdigest(),
+                "outside": next((name for name, buffer in buffers.items() if not buffer.intact()), ""),
+                "launches": sum("launch" in event for event in events),
+                "aten": sorted({event["aten"] for event in events if "aten" in event}),
+            }
+    return {"calls": seen}
 
 
 class _Buffer:
@@ -90,11 +94,12 @@ class _Buffer:
         self._guards = (self._raw[:GUARD], self._raw[GUARD + size :])
 
     def intact(self) -> bool:
-        """Whether the guards are as they were; mends them, so that each call answers for itself."""
-        intact = all(bool((guard == 0xFF).all()) for guard in self._guards)
+        """Whether the guards are as they were. If not, mends them, so that each call answers for itself."""
+        if all(bool((guard == 0xFF).all()) for guard in self._guards):
+            return True
         for guard in self._guards:
             guard.fill_(0xFF)
-        return intact
+        return False
 
 
 def fill(tensor: torch.Tensor, kind: str, seed: int) -> None:

@@ -45,7 +45,7 @@ def install(target: Product, tape: Tape, turn: Turn) -> None:
 
 
 class Redone(TorchDispatchMode):  # type: ignore[misc]
-    """While a CUDA graph is captured, remembers ATen operations so that a replay does them again, in place."""
+    """Puts ATen operations on the tape; a replay of a CUDA graph that captured them does them again, in place."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -59,14 +59,15 @@ class Redone(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
-        if self._tape.capturing and not func.is_view and not name.startswith("empty"):
+        if func.is_view or name.startswith("empty"):
+            return result
 
-            def again() -> None:
-                for old, new in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs)), strict=True):
-                    if isinstance(old, torch.Tensor) and old is not new:
-                        old.copy_(new)
+        def again() -> None:
+            for old, new in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, torch.Tensor) and old is not new:
+                    old.copy_(new)
 
-            self._tape.add({"aten": name}, again)
+        self._tape.add({"aten": name}, again)
         return result
 
 
@@ -79,9 +80,8 @@ def _launches(tape: Tape) -> None:
             with torch._C.DisableTorchFunction(), _disable_current_modes():
                 original(self, *args, **kwargs)
 
-        if tape.capturing:
-            tape.add({"launch": self.fn.__name__}, launch)
-        else:
+        tape.add({"launch": self.fn.__name__}, launch)
+        if not tape.capturing:
             launch()
 
     interpreter.GridExecutor.__call__ = call
