@@ -97,9 +97,10 @@ def count(mode: str) -> Run:
     """The counting interpreter on every program of the grid."""
     from kopt.evaluate.worker.counting.builder import CountingBuilder
     from kopt.evaluate.worker.counting.install import install
-    from kopt.evaluate.worker.counting.launch import Recorder, Target, summary
+    from kopt.evaluate.worker.counting.launch import Recorder, Target
     from kopt.evaluate.worker.counting.loops import Depth, Loops
     from kopt.evaluate.worker.counting.memory import AddressSpace
+    from kopt.evaluate.worker.counting.sampling import summary
     from kopt.evaluate.worker.counting.tally import Tally
     from kopt.evaluate.worker.tape import Tape
 
@@ -128,7 +129,7 @@ def count(mode: str) -> Run:
         seen.clear()
         named.clear()
         for name, tensor in tensors.items():
-            space.name(tensor, name, real=not tensor.is_floating_point(), output=False)
+            space.name(tensor, name, real=not tensor.is_floating_point())
             named.add(name)
         call(request, tensors)
         return {"touched": listed(seen), "launches": [e["launch"] for e in tape.take() if "launch" in e]}

@@ -55,6 +55,8 @@ def estimate(
             terms[name] += amount
         if kernel is None:
             warnings[f"{launch.name}: no compiled facts; instructions are estimated"] = None
+        elif kernel.spills:
+            warnings[f"{launch.name}: registers are spilled, which costs between nothing and a factor of ten"] = None
         for warning in launch.warnings:
             warnings[f"{launch.name}: {warning[:200]}"] = None
         if launch.window.programs < launch.window.of:

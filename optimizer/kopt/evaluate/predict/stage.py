@@ -174,7 +174,6 @@ class Predict:
         return {
             "name": shape.name,
             "tensors": layout(specs, shape.dims),
-            "inputs": len(case.task.inputs),
             "values": files,
         }
 

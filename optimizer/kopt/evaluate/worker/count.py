@@ -30,8 +30,7 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}},
-    seconds, shapes = [{name, tensors (layouts in the order of the arguments, inputs first), inputs (how many),
-    values = {tensor: file}}].
+    seconds, shapes = [{name, tensors (layouts in the order of the arguments), values = {tensor: file}}].
 
     `values` name files with the bytes of the tensors whose content is real; everything else is a placeholder. Asks
     {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
@@ -67,13 +66,13 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
 
 def _arguments(shape: dict[str, Any], folder: Path, space: AddressSpace) -> list[torch.Tensor]:
     arguments = []
-    for index, layout in enumerate(shape["tensors"]):
+    for layout in shape["tensors"]:
         tensor = torch.empty(layout["sizes"], dtype=getattr(torch, layout["dtype"]))
         file = shape["values"].get(layout["name"])
         if file is not None and tensor.numel():
             data = bytearray((folder / file).read_bytes())
             tensor.view(torch.uint8).reshape(-1).copy_(torch.frombuffer(data, dtype=torch.uint8))
-        space.name(tensor, layout["name"], real=file is not None, output=index >= shape["inputs"])
+        space.name(tensor, layout["name"], real=file is not None)
         arguments.append(tensor)
     return arguments
 

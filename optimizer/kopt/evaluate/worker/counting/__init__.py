@@ -7,13 +7,15 @@ bytes, touched sectors, operations and trip counts come out exact.
     arrays.py    ghosts and flat arrays
     memory.py    a made-up address space, and which sectors an access touches
     tally.py     what one program did, loop by loop
-    builder.py   the interpreter's operations, counting
+    builder.py   the interpreter's operations that touch memory or multiply matrices
+    operations.py  all its other operations
     shortcuts.py  integer arithmetic without the frontend's overhead
     autotuned.py  which configuration of an autotuned kernel is counted
     rewrite.py   the kernel's syntax tree: loops and branches report themselves
     loops.py     which iterations of a loop are run, and what each stands for
     install.py   puts all of this in place of the stock interpreter
-    launch.py    which programs of a grid are run, and the record that comes out
+    launch.py    in place of the grid: runs programs, records launches
+    sampling.py  which programs are run, and what is concluded from them
 
 Only worker processes import this package: it needs triton, imported with TRITON_INTERPRET=1.
 """

@@ -17,20 +17,10 @@ from triton.runtime.interpreter import (
     TensorHandle,
 )
 
-from kopt.evaluate.worker.counting.arrays import Array, Ghost, flat, ghost, is_flat, known, spread, squeeze
+from kopt.evaluate.worker.counting.arrays import Array, Ghost, ghost, is_flat, known, spread, squeeze
 from kopt.evaluate.worker.counting.memory import AddressSpace, box_sectors, gather, sectors
+from kopt.evaluate.worker.counting.operations import attach, like
 from kopt.evaluate.worker.counting.tally import Tally
-
-_FLOAT = ("fadd", "fsub", "fmul", "fma", "minimumf", "maximumf", "minnumf", "maxnumf", "clampf", "fabs", "floor",
-          "ceil", "fneg")  # fmt: skip
-_SPECIAL = ("fdiv", "precise_divf", "approx_divf", "frem", "exp", "exp2", "log", "log2", "sin", "cos", "sqrt",
-            "precise_sqrt", "rsqrt", "erf")  # fmt: skip
-_INT = ("add", "sub", "mul", "sdiv", "udiv", "srem", "urem", "shl", "lshr", "ashr", "umulhi", "iabs", "minsi", "minui",
-        "maxsi", "maxui", "and", "or", "xor", "icmpSLE", "icmpSLT", "icmpSGE", "icmpSGT", "icmpULE", "icmpULT",
-        "icmpUGE", "icmpUGT", "icmpEQ", "icmpNE", "select")  # fmt: skip
-_COMPARE = ("fcmpOLT", "fcmpOGT", "fcmpOLE", "fcmpOGE", "fcmpOEQ", "fcmpONE", "fcmpULT", "fcmpUGT", "fcmpULE",
-            "fcmpUGE", "fcmpUEQ", "fcmpUNE")  # fmt: skip
-_SHAPE = ("reshape", "trans", "expand_dims", "broadcast")
 
 
 class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
@@ -88,7 +78,7 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
 
     def create_fp_to_fp(self, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
         self.tally.operation("convert", src.data.size)
-        return _like(src, dst_type)
+        return like(src, dst_type)
 
     def create_bitcast(self, src: Any, dst_type: Any) -> Any:
         if known(src) and not is_flat(src.data):
@@ -96,7 +86,7 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         if isinstance(dst_type.scalar, tl.pointer_type) or isinstance(src.dtype.scalar, tl.pointer_type):
             value = squeeze(src.data).astype(np.uint64)
             return type(src)(spread(value, src.data.shape), dst_type.scalar)
-        return _like(src, dst_type)
+        return like(src, dst_type)
 
     create_int_to_ptr = create_bitcast
     create_ptr_to_int = create_bitcast
@@ -105,7 +95,7 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         floats = src.dtype.scalar.is_floating() or dst_type.scalar.is_floating()
         self.tally.operation("convert" if floats else "int", src.data.size)
         if floats and (not known(src) or is_flat(src.data)):
-            return _like(src, dst_type)
+            return like(src, dst_type)
         if is_flat(src.data):
             value = stock(TensorHandle(squeeze(src.data), src.dtype)).data
             return type(src)(spread(value, src.data.shape), dst_type.scalar)
@@ -284,47 +274,4 @@ class _Results:
         return self._handles[index]
 
 
-def _like(src: Any, dst_type: Any) -> Any:
-    """Zeros of another type in the shape of `src`, as unknown as `src` is."""
-    handle = TensorHandle if known(src) else Ghost
-    return handle(flat(src.data.shape, interpreter._get_np_dtype(dst_type)), dst_type.scalar)
-
-
-def _elementwise(stock: Callable[..., Any], kind: str) -> Callable[..., Any]:
-    """The counting version of one elementwise operation of the stock interpreter."""
-
-    def operation(self: CountingBuilder, *args: Any) -> Any:
-        handles = [a for a in args if isinstance(a, TensorHandle)]
-        widest = max(handles, key=lambda h: h.data.size)
-        self.tally.operation(kind, widest.data.size)
-        unknown = any(isinstance(h, Ghost) for h in handles)
-        last = handles[-1]
-        if unknown and (kind in ("float", "special") or (kind == "select" and last.dtype.scalar.is_floating())):
-            return Ghost(flat(widest.data.shape, last.data.dtype), last.dtype.scalar)
-        if unknown and kind == "compare":
-            return Ghost(flat(widest.data.shape, np.dtype(bool)), last.dtype.scalar)
-        if widest.data.size > 1 and all(is_flat(h.data) for h in handles):
-            small = [TensorHandle(squeeze(a.data), a.dtype) if isinstance(a, TensorHandle) else a for a in args]
-            result = stock(self, *small)
-            return (Ghost if unknown else TensorHandle)(spread(result.data, widest.data.shape), result.dtype)
-        result = stock(self, *args)
-        return Ghost(result.data, result.dtype) if unknown else result
-
-    return operation
-
-
-def _reshaping(stock: Callable[..., Any]) -> Callable[..., Any]:
-    def operation(self: CountingBuilder, arg: Any, *args: Any) -> Any:
-        result = stock(self, arg, *args)
-        return result if known(arg) else Ghost(result.data, result.dtype)
-
-    return operation
-
-
-for _names, _kind in ((_FLOAT, "float"), (_SPECIAL, "special"), (_COMPARE, "compare"), (_INT, "int")):
-    for _name in _names:
-        _stock = getattr(InterpreterBuilder, f"create_{_name}", None)
-        if _stock is not None:  # some came or went between versions
-            setattr(CountingBuilder, f"create_{_name}", _elementwise(_stock, "select" if _name == "select" else _kind))
-for _name in _SHAPE:
-    setattr(CountingBuilder, f"create_{_name}", _reshaping(getattr(InterpreterBuilder, f"create_{_name}")))
+attach(CountingBuilder)

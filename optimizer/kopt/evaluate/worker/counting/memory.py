@@ -32,7 +32,6 @@ class Buffer:
     nbytes: int
     values: Array | None = None
     """The storage's bytes when what it holds is real and may steer control flow."""
-    output: bool = False
     written: bool = False
     """A kernel stored to it: what it holds now was never computed."""
     keep: Any = field(default=None, repr=False)
@@ -47,10 +46,10 @@ class AddressSpace:
         self._bases: list[int] = []
         self._buffers: list[Buffer] = []
 
-    def name(self, tensor: Any, name: str, real: bool, output: bool) -> None:
+    def name(self, tensor: Any, name: str, real: bool) -> None:
         """Give a tensor's storage its name; `real` says that its values are those of the problem."""
         buffer = self._place(tensor)
-        buffer.name, buffer.output = name, output
+        buffer.name = name
         if not real:
             buffer.values = None
 

@@ -1,0 +1,222 @@
+"""The stage in its worker processes: counts follow what a kernel does, not what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kopt import content
+from kopt.evaluate.predict.stage import Predict
+from kopt.evaluate.stage import Case
+from kopt.evaluate.tensors import Layout
+from kopt.evaluate.workers import Reply, Workers
+from kopt.machine.products import product
+from kopt.records import Outcome, Submission, digest
+
+ROOT = Path(__file__).resolve().parents[3]
+OTHERS = Path(__file__).with_name("kernels.py").read_text()
+TASK = content.load_task("fp8_gemm", ROOT)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers() as made:
+        made.warm("interpret")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stage(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Predict:
+    return Predict(workers, tmp_path_factory.mktemp("store"))
+
+
+def family(name: str) -> str:
+    return (ROOT / "kernels" / "fp8_gemm" / f"{name}.py").read_text()
+
+
+def run(stage: Predict, source: str, target: str = "h200", **parameters: Any) -> Any:
+    submission = Submission(n=1, sha=digest(source), origin="test")
+    return stage.run(Case(TASK, submission, source, product(target), parameters), {})
+
+
+def counted(stage: Predict, source: str, shape: str = "8k-cube", target: str = "h200", **parameters: Any) -> Any:
+    result = run(stage, source, target, **parameters)
+    assert result.outcome is Outcome.PASSED, result.findings
+    return result.artifacts["counted"][shape]
+
+
+def count(
+    workers: Workers,
+    folder: Path,
+    entry: str,
+    tensors: list[Layout],
+    target: str = "h200",
+    **values: bytes,
+) -> Reply:
+    """The counting job on a kernel that belongs to no task."""
+    (folder / "candidate.py").write_text(OTHERS)
+    for name, data in values.items():
+        (folder / f"{name}.values").write_bytes(data)
+    payload = {
+        "file": "candidate.py", "entry": entry, "parameters": {}, "target": asdict(product(target)), "kernels": {},
+        "seconds": 4.0,
+        "shapes": [
+            {"name": "s", "tensors": tensors, "values": {n: f"{n}.values" for n in values}}
+        ],
+    }  # fmt: skip
+    reply = workers.run(
+        "interpret", "kopt.evaluate.worker.count:run", payload, folder=folder, deadline=60, on_ask=lambda q: {}
+    )
+    assert reply.ok, reply.error
+    return reply
+
+
+def launches(reply: Reply) -> list[Any]:
+    answer = reply.value["shapes"]["s"]
+    assert "launches" in answer, answer
+    return [launch["counts"] | {"name": launch["name"], "grid": launch["grid"]} for launch in answer["launches"]]
+
+
+def traffic(counts: Any, buffer: str, direction: str = "load") -> float:
+    """Bytes of one buffer over the whole launch."""
+    found = [t for loop in counts["loops"] for t in loop["traffic"]]
+    return counts["programs"] * sum(t["bytes"] for t in found if (t["buffer"], t["direction"]) == (buffer, direction))
+
+
+def tensor(name: str, dtype: str, *sizes: int) -> Layout:
+    return {"name": name, "dtype": dtype, "sizes": list(sizes)}
+
+
+def test_a_renamed_family_counts_the_same(stage: Predict) -> None:
+    source = family("tma")
+    renamed = source.replace("tma_kernel", "mystery").replace("a_desc", "left").replace("CLASS = ", "KLASS = ")
+    (one,), (other,) = counted(stage, source), counted(stage, renamed)
+    assert other.name == "mystery"
+    assert other.loops == one.loops
+
+
+def test_half_the_depth_of_a_tile_is_twice_the_turns_and_the_same_bytes(stage: Predict) -> None:
+    (deep,), (shallow,) = (counted(stage, family("tma"), BLOCK_K=k) for k in (128, 64))
+    assert deep.flops == shallow.flops == 2 * 8192**3
+    assert deep.moved("load") == shallow.moved("load")
+    assert max(loop.executions for loop in shallow.loops) == 2 * max(loop.executions for loop in deep.loops)
+
+
+def test_half_the_tile_reads_more(stage: Predict) -> None:
+    (large,), (small,) = (counted(stage, family("tma"), BLOCK_N=n) for n in (256, 128))
+    # 8192^3 in tiles of m by n loads 8192^3 (1/m + 1/n) bytes.
+    assert small.moved("load") / large.moved("load") == pytest.approx(
+        (1 / 128 + 1 / 128) / (1 / 128 + 1 / 256), rel=1e-3
+    )
+
+
+def test_grouping_tiles_is_seen_in_what_neighbours_share(stage: Predict) -> None:
+    (grouped,), (plain,) = (counted(stage, family("tma"), GROUP_M=g) for g in (8, 1))
+    shared = [{t.buffer: t.reuse for loop in c.loops for t in loop.traffic if t.moved > 1e5} for c in (grouped, plain)]
+    assert shared[0]["a"] == pytest.approx(1 / 8, rel=0.1)
+    # One row of tiles after the other: neighbours share A's rows and hardly any of B.
+    assert shared[1]["a"] < 0.05
+    assert shared[1]["b"] > 0.2
+
+
+def test_persistent_programs_are_as_many_as_the_target_has_sms(stage: Predict) -> None:
+    for target in ("h200", "h20"):
+        (launch,) = counted(stage, family("tma_persistent"), target=target)
+        assert launch.programs == product(target).sms
+        assert launch.flops == pytest.approx(2 * 8192**3)
+    assert launch.work.max == pytest.approx(27 / (2048 / 78), rel=1e-3)
+
+
+def test_every_shape_gets_a_prediction_below_the_peak(stage: Predict) -> None:
+    result = run(stage, family("split_k"))
+    assert [p.shape for p in result.artifacts["predictions"]] == [s.name for s in TASK.timing]
+    for prediction in result.artifacts["predictions"]:
+        assert 0 < prediction.utilization < 1
+        assert prediction.bound in prediction.terms
+    assert len(result.facts["counted"]["4k-cube"]) == 2  # the product, and the sum of its parts
+
+
+def test_counts_are_shared_by_points_that_differ_in_warps_and_stages(stage: Predict) -> None:
+    source = family("naive").replace("naive_kernel", "counted_once")
+    first = run(stage, source, NUM_WARPS=4)
+    again = run(stage, source, NUM_WARPS=8)
+    assert again.artifacts["counted"] == first.artifacts["counted"]
+    assert again.seconds < 0.5 * first.seconds
+
+
+def test_gluon_without_compiled_facts_is_unavailable(stage: Predict) -> None:
+    result = run(stage, family("gluon_ws"))
+    assert result.outcome is Outcome.UNAVAILABLE
+    assert result.artifacts["predictions"] == ()
+    assert "Gluon" in result.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [("raise RuntimeError('no such tile')", "no such tile"), ("import os; os._exit(0)", "replied"), ("pass", "")],
+)
+def test_a_candidate_that_fails_has_no_prediction(stage: Predict, body: str, word: str) -> None:
+    result = run(stage, f"def fp8_gemm(*args, **kwargs):\n    {body}\n")
+    if word:
+        assert result.outcome is Outcome.UNAVAILABLE
+        assert word in result.findings[0].message
+    else:
+        assert all("no kernel was launched" in p.warnings for p in result.artifacts["predictions"])
+
+
+def test_causal_attention_does_half_of_the_square(workers: Workers, tmp_path: Path) -> None:
+    heads, length, depth = 4, 4096, 64
+    tensors = [tensor(name, "bfloat16", heads, length, depth) for name in ("q", "k", "v", "out")]
+    (counts,) = launches(count(workers, tmp_path, "flash", tensors))
+    dots = [m for loop in counts["loops"] for m in loop["mma"]]
+    flops = counts["programs"] * sum(2 * m["m"] * m["n"] * m["k"] * m["count"] for m in dots)
+    assert flops == pytest.approx(2 * 2 * heads * length * length * depth / 2, rel=0.1)
+    exponentials = counts["programs"] * sum(loop["operations"].get("special", 0) for loop in counts["loops"])
+    assert exponentials == pytest.approx(heads * length * length / 2, rel=0.15)
+    assert 1.5 < counts["work"]["max"] < 2.2  # the last rows attend to everything, the mean to half
+
+
+def test_real_ids_steer_what_is_read(workers: Workers, tmp_path: Path) -> None:
+    rows = 64
+    ids = b"".join(int(i % 8).to_bytes(4, "little") for row in range(rows) for i in range(8))
+    tensors = [
+        tensor("ids", "int32", rows, 8),
+        tensor("counts", "int32", rows),
+        tensor("x", "bfloat16", 64, 64),
+        tensor("out", "float32", rows, 64),
+    ]
+    read = []
+    for blocks in (2, 6):
+        folder = tmp_path / str(blocks)
+        folder.mkdir()
+        found = count(workers, folder, "gather", tensors, ids=ids, counts=blocks.to_bytes(4, "little") * rows)
+        (counts,) = launches(found)
+        assert not counts["warnings"]
+        read.append(traffic(counts, "x"))
+    assert read == [rows * 2 * 8 * 128, rows * 6 * 8 * 128]
+
+
+def test_libdevice_and_atomics_are_counted_and_doubted(workers: Workers, tmp_path: Path) -> None:
+    tensors = [tensor("x", "float32", 1000), tensor("out", "float32", 8)]
+    (counts,) = launches(count(workers, tmp_path, "accumulate", tensors))
+    assert any("libdevice" in warning for warning in counts["warnings"])
+    assert sum(loop["operations"].get("extern", 0) for loop in counts["loops"]) == 64
+    assert traffic(counts, "out", "atomic") > 0
+
+
+def test_an_autotuned_kernel_is_counted_once_and_so_is_each_replay(workers: Workers, tmp_path: Path) -> None:
+    tensors = [tensor("x", "float32", 1000), tensor("out", "float32", 1000)]
+    (counts,) = launches(count(workers, tmp_path, "scale", tensors))
+    assert counts["grid"] == [32, 1, 1]
+    assert len(launches(count(workers, tmp_path, "scale_in_graph", tensors))) == 2
+
+
+def test_a_queue_whose_end_is_unknown_is_counted_once_and_doubted(workers: Workers, tmp_path: Path) -> None:
+    tensors = [tensor("x", "float32", 65536), tensor("out", "float32", 65536)]
+    (counts,) = launches(count(workers, tmp_path, "queue", tensors))
+    assert counts["programs"] == 132
+    assert any("depends on data" in warning for warning in counts["warnings"])
