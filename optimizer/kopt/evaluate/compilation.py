@@ -95,7 +95,7 @@ class Compiler:
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Compiled]] = {}
         self._tool, self._tool_lock = "", threading.Lock()
-        self._disassemblers = Disassemblers(self._nvdisasm)
+        self._disassemblers = Disassemblers(self._nvdisasm, store / "nvdisasm")
 
     def prepare(self, arch: int) -> None:
         """Compilations for this architecture are likely to be asked for soon."""
@@ -106,23 +106,13 @@ class Compiler:
         return self._workers.toolchain().model_dump_json()
 
     def submit(self, question: Mapping[str, Any], arch: int) -> str:
-        """Begin to compile what an untrusted process asks for; the id to ask for the result with."""
-        text, extension = question.get("compile"), question.get("ext")
-        options, metadata = question.get("options"), question.get("metadata")
-        if not isinstance(text, str) or len(text) > _LARGEST_IR or extension not in ("ttir", "ttgir", "glir"):
-            return self._refuse("the worker asked for a compilation that makes no sense")
-        if not isinstance(options, dict) or not isinstance(metadata, dict):
-            return self._refuse("the worker asked for a compilation that makes no sense")
-        if wrong := _unsupported(options):
-            return self._refuse(f"compiler option {wrong} is not supported")
-        payload = {
-            "ir": text,
-            "ext": extension,
-            "gluon": bool(question.get("gluon")),
-            "options": {key: value for key, value in options.items() if key in _OPTIONS},
-            "metadata": {key: metadata[key] for key in ("tensordesc_meta",) if key in metadata},
-            "arch": arch,
-        }
+        """Begin to compile what an untrusted process asks for; the id to ask for the result with. Raises nothing."""
+        try:
+            payload = _payload(question, arch)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return self.refuse("the worker asked for a compilation that makes no sense")
+        if wrong := _unsupported(question["options"]):
+            return self.refuse(f"compiler option {wrong} is not supported")
         id = hashlib.sha256(f"{self._toolchain}\n{json.dumps(payload, sort_keys=True)}".encode()).hexdigest()
         with self._lock:
             if id not in self._futures:
@@ -143,7 +133,8 @@ class Compiler:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._disassemblers.close()
 
-    def _refuse(self, why: str) -> str:
+    def refuse(self, why: str) -> str:
+        """The id of a compilation that fails with these words."""
         id = hashlib.sha256(why.encode()).hexdigest()
         with self._lock:
             future: Future[Compiled] = self._futures.setdefault(id, Future())
@@ -209,16 +200,38 @@ class Compiler:
             draft.replace(self._store / f"{compiled.id}.json")
 
 
+def _payload(question: Mapping[str, Any], arch: int) -> dict[str, Any]:
+    """What a clean process is told; every field is checked or made anew. ValueError and its kin for nonsense."""
+    text, extension, options = question["compile"], question["ext"], question["options"]
+    if not isinstance(text, str) or len(text) > _LARGEST_IR or extension not in ("ttir", "ttgir", "glir"):
+        raise ValueError(extension)
+    if not isinstance(options, dict):
+        raise TypeError("the options are no object")
+    scalars = {key: options[key] for key in sorted(_OPTIONS & set(options))}
+    if not all(isinstance(value, int | float | str | None) for value in scalars.values()):
+        raise TypeError("an option is no scalar")
+    # Made by a stage that ran with the candidate, as happens with Gluon; launches are checked against it.
+    boxes = question["metadata"].get("tensordesc_meta")
+    if boxes is not None:
+        boxes = [box and {"block_size": [int(extent) for extent in box["block_size"]]} for box in boxes]
+    return {
+        "ir": text,
+        "ext": extension,
+        "gluon": bool(question.get("gluon")),
+        "options": scalars,
+        "metadata": {} if boxes is None else {"tensordesc_meta": boxes},
+        "arch": arch,
+    }
+
+
 def _unsupported(options: Mapping[str, Any]) -> str:
     """The first option that would make a trusted process read files or run other code, or ""."""
     for key, value in options.items():
-        if key in _OPTIONS:
-            continue
         if key in ("ir_override", "ptx_options", "instrumentation_mode", "min_shared_mem") and value:
             return f"{key}={value!r}"
-        if key == "extern_libs" and any("libdevice" not in str(name) for name, *_ in value or ()):
+        if key == "extern_libs" and "libdevice" not in repr(value or "libdevice").partition(",")[0]:
             return f"{key}={value!r}"
-        if key not in _HARMLESS:
+        if key not in _OPTIONS | _HARMLESS:
             return repr(key)
     return ""
 

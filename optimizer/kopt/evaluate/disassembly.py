@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -36,12 +35,12 @@ _KIN = {103: 100}
 class Disassemblers:
     """Runs nvdisasm, one process per cubin, started ahead. Thread-safe."""
 
-    def __init__(self, tool: Callable[[], str]) -> None:
-        """`tool` tells the path of nvdisasm; it is called when the first one is needed."""
+    def __init__(self, tool: Callable[[], str], folder: Path) -> None:
+        """`tool` tells the path of nvdisasm, and is called when the first one is needed; `folder` is made then."""
         self._tool = tool
         self._lock = threading.Lock()
         self._ready: dict[int, list[_Process]] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="kopt-nvdisasm-"))
+        self._folder = folder
         self._closed = False
 
     def prepare(self, arch: int) -> None:
@@ -66,7 +65,6 @@ class Disassemblers:
                 for process in processes:
                     process.end()
             self._ready.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, arch: int) -> _Process:
         return _Process(self._tool(), _names(arch)[0], self._folder)
@@ -99,6 +97,7 @@ class _Process:
     """One nvdisasm."""
 
     def __init__(self, tool: str, name: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._file, path = tempfile.mkstemp(suffix=".bin", dir=folder)
         self._path = Path(path)
         os.write(self._file, bytes(_WORD))

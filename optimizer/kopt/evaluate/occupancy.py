@@ -23,8 +23,8 @@ _SHARED_UNIT = 128
 def occupancy(product: Product, *, registers: int, warps: int, shared: int) -> tuple[int, str]:
     """Resident blocks per SM and what limits them; 0 when not even one fits.
 
-    `registers` are per thread, `shared` is in bytes per block, static and dynamic. Follows the arithmetic of CUDA's
-    cuda_occupancy.h for compute capability 9.0 and up.
+    `registers` are per thread, `shared` is in bytes per block, static and dynamic. The arithmetic of CUDA's
+    occupancy calculator for compute capability 9.0 and up.
     """
     if shared > product.shared_per_block:
         return 0, "shared memory"
@@ -33,7 +33,7 @@ def occupancy(product: Product, *, registers: int, warps: int, shared: int) -> t
     per_warp = _up(max(registers, 1) * 32, _REGISTER_UNIT)
     per_partition = product.registers_per_sm // _PARTITIONS // per_warp
     limits = {
-        "registers": per_partition * _PARTITIONS // _up(warps, _PARTITIONS),
+        "registers": per_partition * _PARTITIONS // warps,
         "shared memory": product.shared_per_sm // _up(shared + _RESERVED, _SHARED_UNIT),
         "threads": product.threads_per_sm // (warps * 32),
         "blocks": product.blocks_per_sm,

@@ -26,6 +26,8 @@ DEADLINE = 30.0
 """Seconds for importing the candidate and calling its entry; compilations are not charged to it."""
 REPEATS = 3
 """Calls after the first, of which the last stands for the steady state and the median is the host time."""
+KERNELS = 256
+"""Kernels that one candidate may have compiled."""
 _JOB = "kopt.evaluate.worker.trace:run"
 _COMPILER_ERRORS = frozenset(
     "CompilationError CompileTimeAssertionFailure UnsupportedLanguageConstruct PTXASError OutOfResources "
@@ -78,6 +80,7 @@ class Trace:
         self.compiler.prepare(case.target.arch)
         facts = _Facts()
         self._trace(case, facts)
+        self.compiler.prepare(case.target.arch)  # for the next case: this one may have used up what was ready
         failed = any(f.status for f in facts.findings)
         return StageResult(
             stage=self.name,
@@ -148,10 +151,19 @@ class Trace:
         }
         compiler, arch = self.compiler, case.target.arch
 
+        asked: list[str] = []
+
         def answer(question: dict[str, Any]) -> dict[str, Any]:
+            # An untrusted process asks; nothing that it asks may raise here.
             if "compile" in question:
-                return {"id": compiler.submit(question, arch)}
-            return {"results": {str(id): _told(compiler.result(str(id))) for id in question.get("results", ())}}
+                if len(asked) >= KERNELS:
+                    return {"id": compiler.refuse(f"more than {KERNELS} kernels were compiled")}
+                asked.append(compiler.submit(question, arch))
+                return {"id": asked[-1]}
+            ids = question.get("results")
+            return {
+                "results": {str(id): _told(compiler.result(str(id))) for id in ids} if isinstance(ids, list) else {}
+            }
 
         with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
             folder = Path(name)

@@ -13,7 +13,7 @@ def checked(value: Mapping[str, Any]) -> dict[str, Any]:
         str(name): {
             "first": [_event(e) for e in seen["first"]],
             "steady": [_event(e) for e in seen["steady"]],
-            "host_us": None if seen["host_us"] is None else float(seen["host_us"]),
+            "host_us": None if seen["host_us"] is None else _number(seen["host_us"]),
         }
         for name, seen in value["shapes"].items()
     }
@@ -30,7 +30,7 @@ def checked(value: Mapping[str, Any]) -> dict[str, Any]:
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     if "aten" in event:
         return {"aten": str(event["aten"]), "elements": int(event["elements"])}
-    x, y, z = map(int, event["grid"])
+    x, y, z = (_number(extent) for extent in event["grid"])
     descriptors = [
         {
             "address": int(d["address"]),
@@ -42,7 +42,7 @@ def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "launch": str(event["launch"]),
         "name": str(event["name"])[:200],
-        "grid": (x, y, z),
+        "grid": (int(x), int(y), int(z)),
         "allocator": bool(event["allocator"]),
         "descriptors": descriptors,
     }
@@ -65,3 +65,11 @@ def operations(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         if "aten" in event:
             found[event["aten"]] = max(found.get(event["aten"], 0), event["elements"])
     return found
+
+
+def _number(value: Any) -> float:
+    """ValueError for what no count and no time can be."""
+    number = float(value)
+    if not 0 <= number < 2**53:
+        raise ValueError(value)
+    return number

@@ -133,14 +133,19 @@ class _Tracer:
 
 
 def make_tensors(specs: Sequence[Mapping[str, Any]], folder: Path) -> Tensors:
-    """One CPU tensor per spec {"sizes", "dtype", "file"?}. With a file (torch.save) its contents are real; else memory
-    that nobody has touched, which costs nothing whatever its size."""
+    """One CPU tensor per spec {"sizes", "dtype", "file"?}: memory that nobody touches, which costs nothing at any size.
+
+    With a "file" in the folder (torch.save) the contents are real. Integers are zero: they may steer the host.
+    """
     tensors = []
     for spec in specs:
         if spec.get("file"):
             tensors.append(torch.load(folder / spec["file"], map_location="cpu", weights_only=True))
             continue
         dtype = getattr(torch, spec["dtype"])
+        if not dtype.is_floating_point:
+            tensors.append(torch.zeros(spec["sizes"], dtype=dtype))
+            continue
         tensor = torch.empty(spec["sizes"], dtype=dtype)
         if tensor.numel() <= _TRIVIAL:
             tensor.copy_(torch.ones(()))

@@ -30,5 +30,5 @@ def fp8_gemm(a, b, scale_a, scale_b, out):
     N = b.shape[0]
     grid = (triton.cdiv(M, 128) * triton.cdiv(N, 128),)
     matmul_kernel[grid](
-        a, b, scale_a, scale_b, out, M, N, K, BLOCK_M=128, BLOCK_N=256, BLOCK_K=128, num_warps=8, num_stages=8
+        a, b, scale_a, scale_b, out, M, N, K, BLOCK_M=128, BLOCK_N=128, BLOCK_K=128, num_warps=8, num_stages=8
     )

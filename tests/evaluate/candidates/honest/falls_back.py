@@ -29,8 +29,8 @@ def fp8_gemm(a, b, scale_a, scale_b, out):
     M, K = a.shape
     N = b.shape[0]
     try:
-        matmul_kernel[(triton.cdiv(M, 128) * triton.cdiv(N, 256),)](
-            a, b, scale_a, scale_b, out, M, N, K, BLOCK_M=128, BLOCK_N=256, BLOCK_K=128, num_warps=8, num_stages=8
+        matmul_kernel[(triton.cdiv(M, 128) * triton.cdiv(N, 128),)](
+            a, b, scale_a, scale_b, out, M, N, K, BLOCK_M=128, BLOCK_N=128, BLOCK_K=128, num_warps=8, num_stages=8
         )
     except triton.runtime.errors.OutOfResources:
         matmul_kernel[(triton.cdiv(M, 128) * triton.cdiv(N, 128),)](
