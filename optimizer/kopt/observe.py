@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Called by the session, one call at a time, in whichever thread wrote. It must not raise and should return at once:
-    the run waits for it.
+    """Called by the session, one call at a time, in whichever thread wrote.
+
+    It must not raise and should return at once: the run waits for it.
     """
 
     def on_event(self, event: Event, run: Run) -> None:
