@@ -29,7 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("house")
     for arguments in (["init", "."], ["tasks", "new", "tiny"]):
         done = kopt(folder, *arguments)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
@@ -77,7 +77,7 @@ def events(folder: Path) -> list[str]:
 
 def test_run_reports_records_draws_and_can_be_resumed(house: Path) -> None:
     done = kopt(house, "run", "tiny", "--name", "first", "--trials", "2", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     shown = json.loads(done.stdout)
     assert (shown["id"], shown["evidence"], shown["statuses"]) == ("first", "modelled", {"passed": 1})
     assert shown["charges"]["trials"] == 2
@@ -87,7 +87,7 @@ def test_run_reports_records_draws_and_can_be_resumed(house: Path) -> None:
     before = (house / "submissions" / "first" / FILE).read_bytes()
 
     done = kopt(house, "resume", "first", "--trials", "3")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "MODELLED" in done.stdout
     assert (house / "submissions" / "first" / FILE).read_bytes().startswith(before)
     assert json.loads(kopt(house, "runs", "--json").stdout)[0]["trials"] == 3
@@ -99,10 +99,10 @@ def test_check_answers_for_the_file_and_records_nothing(house: Path) -> None:
     bad.write_text("import os\n" + good.read_text())
     runs = kopt(house, "runs", "--json").stdout
     done = kopt(house, "check", "tiny", "good.py", "--set", "BLOCK=256")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "passed  modelled" in done.stdout
     done = kopt(house, "check", "tiny", "bad.py", "--json")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert json.loads(done.stdout)["status"] == "rejected"
     assert kopt(house, "runs", "--json").stdout == runs
 
@@ -135,12 +135,12 @@ def test_a_watched_file_is_judged_again_when_it_changes(
 def test_submit_records_one_file_in_a_new_run_or_a_given_one(house: Path) -> None:
     (house / "mine.py").write_text("def tiny(x, y, out):\n    pass\n")
     done = kopt(house, "submit", "tiny", "mine.py", "--note", "nothing: at all", "--json")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     first = json.loads(done.stdout)
     assert (first["n"], first["note"], first["origin"]) == (1, "nothing: at all", "user")
     (house / "mine.py").write_text("def tiny(x, y):\n    pass\n")
     done = kopt(house, "submit", "tiny", "mine.py", "--run", first["run"])
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert f"recorded as {first['run']}/2" in done.stdout
     assert len(m.load(house / "submissions" / first["run"]).entries) == 2
     done = kopt(house, "submit", "fp8_gemm", "mine.py", "--run", first["run"])
@@ -159,5 +159,5 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(house: Path, live: Callabl
     assert "Traceback" not in errors
     assert events(folder)[-1] == "stopped"
     done = kopt(house, "resume", "cut", "--trials", "1")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert events(folder).count("proposed") == len(m.load(folder).entries)
