@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import kopt
-from kopt import content, journal
+from kopt import content, finale, journal
 from kopt.budget import Budget
 from kopt.errors import MachineError, UsageError
 from kopt.evaluate import VERSION
@@ -43,6 +43,7 @@ def drive(session: Session, proposer: Proposer, visitors: AbstractContextManager
         reason = "the proposer has nothing more to offer"
     except Stop as stop:
         reason = str(stop)
+    finale.hold(session)
     session.ended(reason)
     return reason
 
@@ -166,11 +167,17 @@ def _go(
 ) -> Run:
     with journal.Journal(folder / journal.FILE) as log:
         run = Run.load(folder)
-        session = Session(run, log, evaluator.task, evaluator, budget, [observer] if observer else [])
+        session = Session(
+            run, log, evaluator.task, evaluator, budget, [observer] if observer else [], _reserve(evaluator, budget)
+        )
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
         with stop_on_signal(session):
             drive(session, driver or proposer(meta, task, folder, workspace), Control(session))
         return run
+
+
+def _reserve(evaluator: Evaluator, budget: Budget) -> float:
+    return finale.reserve(budget) if evaluator.evidence is Evidence.MEASURED else 0.0
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kopt import journal
 from kopt.budget import Budget, Charges
 from kopt.dialogue import Dialogue
 from kopt.errors import HarnessError, UsageError
-from kopt.records import Evidence, Parameters, Shape, Status, Submission, Toolchain, Trial, Verdict
+from kopt.records import Contest, Evidence, Finale, Parameters, Shape, Status, Submission, Toolchain, Trial, Verdict
 from kopt.records.base import Record
 
 SCHEMA = 1
@@ -81,6 +81,10 @@ class Entry:
     trials: list[TrialRow] = field(default_factory=list)
     place: tuple[int, int] = (0, 0)
     """Offset and size of the verdict in the journal."""
+    screened: float | None = None
+    """The score it had before the run's finale measured it again; None when that has not happened."""
+    refuted: str = ""
+    """Why it did not hold up when it was measured again."""
     call: str = ""
     """The tool call that asked for it, so that a call repeated after a crash finds its own submission."""
 
@@ -105,7 +109,11 @@ class Run:
         self.by_code: dict[str, int] = {}
         """First submission of every distinct code and parameters, whatever its comments: see `source.essence`."""
         self.best: list[Entry] = []
-        """Improvements of the best-so-far, in order; the last one is the incumbent."""
+        """Improvements of the best-so-far, in order; the last one is the incumbent, or a finale's winner."""
+        self.contests: list[Contest] = []
+        """Measurements of the finale, those of one that was interrupted included."""
+        self.finale: Finale | None = None
+        """The verified headline, until something further is submitted."""
         self.lessons: list[str] = []
         self.errors: list[str] = []
         self.stops: list[str] = []
@@ -201,6 +209,8 @@ class Run:
         if code := event.payload.get("code"):
             self.by_code.setdefault(code, submission.n)
         self._charges["submissions"] += 1
+        # What comes after a finale is not covered by it.
+        self.finale, self.contests = None, []
 
     def _on_trial(self, event: journal.Event) -> None:
         trial = event.payload["trial"]
@@ -222,6 +232,28 @@ class Run:
         entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
+
+    def _on_contest(self, event: journal.Event) -> None:
+        contest = Contest.model_validate(event.payload["contest"])
+        self.contests.append(contest)
+        self._charges["evaluation_seconds"] += contest.seconds
+        entry = self.entries[contest.submission]
+        if contest.status is not Status.PASSED:
+            entry.refuted = next((str(f) for f in contest.findings if f.status), str(contest.status))
+
+    def _on_finale(self, event: journal.Event) -> None:
+        self.finale = Finale.model_validate(event.payload["finale"])
+        for contest in self.contests:
+            entry = self.entries[contest.submission]
+            if contest.passed and contest.against is None:
+                entry.screened = entry.score if entry.screened is None else entry.screened
+                entry.score = contest.score
+        self.best = [entry for entry in self.best if not entry.refuted]
+        if self.finale.winner is not None:
+            winner = self.entries[self.finale.winner]
+            winner.score = self.finale.score
+            if self.best[-1:] != [winner]:
+                self.best.append(winner)
 
     def _on_charge(self, event: journal.Event) -> None:
         self._charges["tool_calls"] += event.payload.get("tool_calls", 0)

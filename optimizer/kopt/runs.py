@@ -210,6 +210,10 @@ def _take(row: Summary, type: str, line: bytes) -> None:
             row.best is None or (evidence == "measured", score) > (row.evidence == "measured", row.best)
         ):
             row.best, row.best_n, row.evidence = float(score), int(verdict["submission"]), str(evidence)
+    elif type == "finale":
+        finale = from_json(line)["finale"]
+        if finale.get("winner") is not None:
+            row.best, row.best_n, row.evidence = float(finale["score"]), int(finale["winner"]), "measured"
 
 
 def is_live(folder: Path) -> bool:

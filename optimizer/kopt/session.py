@@ -17,8 +17,19 @@ from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import tuner
 from kopt.evaluate.evaluator import Evaluator
 from kopt.journal import Event, Journal
+from kopt.judge.plan import Plan, Rival
 from kopt.observe import Observer
-from kopt.records import Evidence, KernelFacts, Parameters, Submission, Task, Verdict, digest
+from kopt.records import (
+    Evidence,
+    KernelFacts,
+    Parameters,
+    StageResult,
+    Submission,
+    Task,
+    Toolchain,
+    Verdict,
+    digest,
+)
 from kopt.run import Entry, Run, TrialRow, write_whole
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
 from kopt.turns import Turns
@@ -43,7 +54,9 @@ class Session:
         evaluator: Evaluator,
         budget: Budget,
         observers: Iterable[Observer] = (),
+        reserve: float = 0.0,
     ) -> None:
+        """`reserve`: seconds at the end of the budget's minutes in which no proposer may start anything."""
         self.run = run
         self.task = task
         self.budget = budget
@@ -51,6 +64,7 @@ class Session:
         self._log = log
         self._evaluator = evaluator
         self._observers = tuple(observers)
+        self._reserve = reserve
         self._stop = threading.Event()
         self._turns = Turns()
         self._writing = threading.Lock()
@@ -110,6 +124,17 @@ class Session:
         with self._turns:
             return self._evaluator.kernels(self.run.entry(n).submission, self.run.source(n))
 
+    def remeasure(self, n: int, plan: Plan, rival: Rival | None = None) -> StageResult:
+        """Measure a submission once more, by a plan of one's own; nothing is journaled here."""
+        submission = self.run.entry(n).submission
+        with self._turns:
+            self._stage(n, "measure")
+            return self._evaluator.remeasure(submission, self.run.source(n), plan, rival)
+
+    @property
+    def toolchain(self) -> Toolchain:
+        return self._evaluator.toolchain
+
     @property
     def measures(self) -> bool:
         """Whether scores come from a clock here, not from a model."""
@@ -167,7 +192,9 @@ class Session:
         if self._stop.is_set():
             raise Stop("stopped by request")
         best = self.run.incumbent.score if self.run.incumbent else None
-        if reason := self.budget.spent(self.charges(), best, self.run.stale):
+        charges = self.charges()
+        charges = charges.model_copy(update={"seconds": charges.seconds + self._reserve})
+        if reason := self.budget.spent(charges, best, self.run.stale):
             raise Stop(reason)
 
     @property

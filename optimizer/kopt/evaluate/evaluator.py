@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from kopt import content
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import VERSION, measure
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
 from kopt.evaluate.score import score
 from kopt.evaluate.stage import Case, Stage
-from kopt.judge import Judge
+from kopt.judge import Judge, Plan, Rival
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.records import (
     Evidence,
@@ -179,6 +179,13 @@ class Evaluator:
             facts=main_kernel(results),
             seconds=time.perf_counter() - started,
         )
+
+    def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
+        """The stage "measure" alone, by a plan of one's own; HarnessError where nothing can be measured."""
+        if self._measure is None:
+            raise HarnessError("this evaluator measures nothing: it has no GPU")
+        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        return self._measure.measure(case, plan, rival)
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
         """What the compiler made of a submission, line tables included; {} when it does not get that far."""

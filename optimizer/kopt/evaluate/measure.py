@@ -6,7 +6,7 @@ import threading
 import time
 
 from kopt.evaluate.stage import Case, Earlier
-from kopt.judge import SCREENING, Judge, Plan
+from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.judge.plan import Regime
 from kopt.records import Finding, Outcome, StageResult, Status
 
@@ -26,12 +26,14 @@ class Measure:
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         return self.measure(case, SCREENING)
 
-    def measure(self, case: Case, plan: Plan) -> StageResult:
-        """Measure every timing shape in the task's first regime; HarnessError when the judge breaks."""
+    def measure(self, case: Case, plan: Plan, rival: Rival | None = None) -> StageResult:
+        """Measure every timing shape in the task's first regime, against `rival` or the baseline; HarnessError when the
+        judge breaks.
+        """
         regime: Regime = case.task.regimes[0]
         with self._lock:
             started = time.perf_counter()
-            judged = self._judge.measure(case.source, case.parameters, case.task.timing, regime, plan)
+            judged = self._judge.measure(case.source, case.parameters, case.task.timing, regime, plan, rival=rival)
         passed = judged.status is Status.PASSED
         findings = judged.findings
         if not passed and not any(f.status for f in findings):

@@ -2,6 +2,7 @@
 
 from kopt.records.base import Record
 from kopt.records.facts import KernelFacts, LaunchFacts
+from kopt.records.finale import Contest, Finale
 from kopt.records.submission import Parameters, Submission, digest
 from kopt.records.task import Cost, Hidden, Provenance, Score, Shape, Task, TensorSpec, Tolerance
 from kopt.records.verdict import (
@@ -19,8 +20,10 @@ from kopt.records.verdict import (
 )
 
 __all__ = [
+    "Contest",
     "Cost",
     "Evidence",
+    "Finale",
     "Finding",
     "Hidden",
     "KernelFacts",

@@ -67,6 +67,24 @@ def _trial(event: Event, run: Run) -> Text:
     return text.append(f"  {line(point, 110)}", style="bright_black")
 
 
+def _contest(event: Event, run: Run) -> Text:
+    contest = event.payload["contest"]
+    text = Text(f"#{contest['submission']} measured again ").append_text(status(str(contest["status"])))
+    if contest.get("score") is not None:
+        text.append(f"  {percent(contest['score'])} {OF[run.meta.metric]}")
+    if contest.get("against") is not None:
+        text.append(f"  against #{contest['against']}")
+    return text
+
+
+def _finale(event: Event, run: Run) -> Text:
+    finale = event.payload["finale"]
+    if finale.get("winner") is None:
+        return Text(f"no verified headline: {line(str(finale['reason']), 110)}", style="yellow")
+    text = Text(f"verified: #{finale['winner']}  {percent(finale['score'])} {OF[run.meta.metric]}", style="bold green")
+    return text.append(f"  {line(str(finale['reason']), 110)}", style="bright_black")
+
+
 def _said(key: str, prefix: str, style: str) -> Callable[[Event, Run], Text]:
     return lambda event, run: Text(f"{prefix}{line(str(event.payload.get(key, '')), 160)}", style=style)
 
@@ -74,6 +92,8 @@ def _said(key: str, prefix: str, style: str) -> Callable[[Event, Run], Text]:
 _DESCRIBE: dict[str, Callable[[Event, Run], Text]] = {
     "verdict": _verdict,
     "trial": _trial,
+    "contest": _contest,
+    "finale": _finale,
     "lesson": _said("text", "lesson: ", "cyan"),
     "error": _said("message", "error: ", "red"),
     "stopped": _said("reason", "stopped: ", "bold"),

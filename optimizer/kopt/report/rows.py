@@ -102,6 +102,8 @@ class Rows:
     charges: dict[str, float]
     limits: dict[str, float]
     """The budget's limits that are set."""
+    verified: int | None
+    """Quads behind every shape of the best one's number when the finale took it again; None without a finale."""
     stopped: str
     """Why it ended, or "" while it goes on or when its process died."""
     lessons: tuple[str, ...]
@@ -165,6 +167,7 @@ def rows(run: Run) -> Rows:
         reference=_reference(run, arch),
         charges=run.charges.model_dump(),
         limits=limits,
+        verified=run.finale.quads if run.finale and run.finale.winner is not None else None,
         stopped=run.ended,
         lessons=tuple(run.lessons),
         errors=tuple(run.errors),

@@ -89,7 +89,10 @@ def _headline(rows: Rows) -> Text:
     if rows.factor and rows.factor > 1:
         text.append(f" ({rows.factor:.1f}x)")
     badge = "black on yellow" if rows.evidence == "modelled" else "black on green"
-    return text.append("  ").append(f" {(rows.evidence or '').upper()} ", style=badge)
+    text.append("  ").append(f" {(rows.evidence or '').upper()} ", style=badge)
+    if rows.verified:
+        text.append(f"  verified with {counted(rows.verified, 'quad')} a shape", style="green")
+    return text
 
 
 def _story(rows: Rows) -> Text:

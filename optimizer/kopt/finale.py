@@ -1,0 +1,207 @@
+"""The finale of a measured run: its best submissions are measured again, and only that is the headline.
+
+What a run measured on its way chose the finalists, and the best of many noisy numbers is always too good. So each of
+the top five is measured once more against the task's baseline, in fresh processes with fresh inputs; then whoever did
+better there than the incumbent meets it in quads of the two, and takes its place by the rule of `judge.promotes`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kopt.budget import Budget
+from kopt.errors import KoptError
+from kopt.evaluate import VERSION
+from kopt.evaluate.score import score
+from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
+from kopt.judge.statistics import promotes
+from kopt.machine.products import product
+from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Status, Verdict
+from kopt.run import Entry
+from kopt.session import Session, Stop
+
+FINALISTS = 5
+RESERVE = 0.25
+"""Part of --minutes that is kept for the finale."""
+MOST_S = 900.0
+FEWEST = 8
+"""Quads per shape below which there is no headline: a finale that has less time than that is not held."""
+_EXTRAS = 5
+"""What the looks at graphs and batch lengths cost at every shape, in quads."""
+_QUAD_S, _START_S = 1.0, 10.0
+"""Seconds of a quad, and of a process at all shapes, where the run has not measured them."""
+
+
+class Pace(NamedTuple):
+    """What measuring costs here, in seconds, as this run has seen it."""
+
+    quad: float = _QUAD_S
+    start: float = _START_S
+    """Of a fresh process: its start, and its first calls at every shape."""
+    check: float = 0.0
+
+    def of(self, plan: Plan, shapes: int) -> float:
+        return shapes * (plan.quads + _EXTRAS) * self.quad + plan.processes * self.start + self.check
+
+
+def reserve(budget: Budget) -> float:
+    """Seconds of a budget's minutes that the finale may count on."""
+    return 0.0 if budget.minutes is None else min(MOST_S, RESERVE * 60 * budget.minutes)
+
+
+def hold(session: Session) -> Finale | None:
+    """Hold the finale of a measured run and journal it; None when there is none to hold.
+
+    A machine or judge that breaks ends the finale with an error in the journal, not the run.
+    """
+    run = session.run
+    if not session.measures or session.stopping or run.finale is not None:
+        return None
+    finalists = top(list(run))
+    if not finalists:
+        return None
+    try:
+        finale = _Round(session, finalists).held()
+    except Stop:
+        return None
+    except KoptError as error:
+        session.record("error", message=f"finale: {error}")
+        return None
+    session.record("finale", finale=finale.model_dump(mode="json"))
+    return finale
+
+
+def top(entries: list[Entry]) -> list[Entry]:
+    """All that were measured and passed, the best first."""
+    scored = [e for e in entries if e.score is not None and e.evidence is Evidence.MEASURED and not e.refuted]
+    return sorted(scored, key=lambda e: (-(e.score or 0.0), e.n))
+
+
+def pace(verdicts: Iterator[Verdict | None]) -> Pace:
+    """From the phases of measurements that the run has made."""
+    found = []
+    for verdict in verdicts:
+        stage = next((s for s in verdict.stages if s.stage == "measure"), None) if verdict else None
+        seconds = stage.facts.get("seconds", {}) if stage else {}
+        quads = sum(map(len, stage.facts.get("quads", {}).values())) if stage else 0
+        if quads and "quads" in seconds:
+            start = seconds.get("start", 0.0) + seconds.get("warm", 0.0)
+            found.append(Pace(seconds["quads"] / quads, start, seconds.get("check", 0.0)))
+    # The slowest of what was seen: a finale that runs late costs the headline.
+    return Pace(*(max(column) for column in zip(*found, strict=True))) if found else Pace()
+
+
+def plans(left: float | None, pace: Pace, shapes: int) -> tuple[Plan | None, int]:
+    """The plan of each contest against the baseline and how many of them fit into `left` seconds; (None, 0): no time.
+
+    One that is measured well is worth more than five that are not.
+    """
+    if left is None:
+        return HEADLINE, FINALISTS
+    for count in range(FINALISTS, 0, -1):
+        duel = pace.of(PROMOTION, shapes) if count > 1 else 0.0
+        if count * pace.of(HEADLINE, shapes) + duel <= left:
+            return HEADLINE, count
+    for quads in range(HEADLINE.quads - 1, FEWEST - 1, -1):
+        shorter = HEADLINE.model_copy(update={"quads": quads, "processes": PROMOTION.processes})
+        if pace.of(shorter, shapes) <= left:
+            return shorter, 1
+    return None, 0
+
+
+class _Round:
+    """One finale while it goes on."""
+
+    def __init__(self, session: Session, finalists: list[Entry]) -> None:
+        self._session, self._finalists = session, finalists
+        self._shapes = len(session.task.timing)
+        self._pace = pace(session.run.verdict(e.n) for e in finalists[:FINALISTS])
+        self._submissions = len(session.run.entries)
+
+    def held(self) -> Finale:
+        plan, count = plans(self._left(), self._pace, self._shapes)
+        incumbent = self._finalists[0]
+        if plan is None:
+            return self._closed(None, None, "no time was left to measure anything again")
+        contests: list[Contest] = []
+        for entry in self._finalists:
+            if len([c for c in contests if c.passed]) == count:
+                break
+            if contests and self._short_of(plan):
+                break
+            contests.append(self._contest(entry, plan, None))
+        stood = sorted((c for c in contests if c.passed), key=lambda c: -(c.score or 0.0))
+        if not stood:
+            return self._closed(None, None, f"none of {len(contests)} held up")
+        champion = next((c for c in contests if c.submission == incumbent.n and c.passed), None)
+        if champion is None:
+            # Whoever was thought to be the best is not even right: the next best one by the earlier data.
+            champion = next(c for c in contests if c.passed)
+        for challenger in stood:
+            if challenger.submission == champion.submission or self._short_of(PROMOTION):
+                break
+            duel = self._contest(self._session.run.entry(challenger.submission), PROMOTION, champion.submission)
+            if duel.passed and promotes(list(duel.quads.values()), self._submissions):
+                # Being best among those measured against the baseline chose it, so its number comes from the duel.
+                taken = _with_baseline(duel.measurements, challenger.measurements)
+                reason = f"promoted over submission {champion.submission} in a comparison of the two"
+                won = duel.model_copy(update={"measurements": taken})
+                return self._closed(won, incumbent, reason, promoted=True)
+        reason = f"the best of {len(stood)} measured again" if len(stood) > 1 else "measured again"
+        return self._closed(champion, incumbent, reason)
+
+    def _contest(self, entry: Entry, plan: Plan, against: int | None) -> Contest:
+        session, run, began = self._session, self._session.run, time.monotonic()
+        rival = None
+        if against is not None:
+            rival = Rival(source=run.source(against), parameters=run.entry(against).submission.parameters)
+        result = session.remeasure(entry.n, plan, rival)
+        measured = tuple(result.artifacts.get("measurements", ()))
+        passed = result.outcome is Outcome.PASSED
+        contest = Contest(
+            submission=entry.n,
+            sha=entry.submission.sha,
+            parameters=entry.submission.parameters,
+            against=against,
+            status=Status.PASSED if passed else next(f.status for f in result.findings if f.status),
+            score=score(session.task, product(run.meta.target), measured) if passed else None,
+            measurements=measured,
+            quads=result.facts.get("quads", {}),
+            processes=plan.processes,
+            findings=result.findings,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        session.record("contest", contest=contest.model_dump(mode="json"))
+        return contest
+
+    def _closed(self, won: Contest | None, incumbent: Entry | None, reason: str, *, promoted: bool = False) -> Finale:
+        first = incumbent or self._finalists[0]
+        return Finale(
+            winner=won.submission if won else None,
+            score=won.score if won else None,
+            measurements=won.measurements if won else (),
+            quads=min(map(len, won.quads.values()), default=0) if won else 0,
+            incumbent=first.n,
+            promoted=promoted,
+            submissions=self._submissions,
+            target=self._session.run.meta.target,
+            toolchain=self._session.toolchain,
+            evaluator=VERSION,
+            reason=reason,
+        )
+
+    def _left(self) -> float | None:
+        minutes = self._session.budget.minutes
+        return None if minutes is None else 60 * minutes - self._session.charges().seconds
+
+    def _short_of(self, plan: Plan) -> bool:
+        left = self._left()
+        return left is not None and self._pace.of(plan, self._shapes) > left
+
+
+def _with_baseline(fresh: tuple[Measurement, ...], other: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+    """Measurements of a duel with the ratio to the baseline from the contest before, by shape."""
+    ratios = {m.shape: m.baseline_ratio for m in other}
+    return tuple(m.model_copy(update={"baseline_ratio": ratios.get(m.shape)}) for m in fresh)

@@ -1,0 +1,259 @@
+"""Only what is measured again is a headline.
+
+The judge here is the real one, on the CPU backend; a kernel is as slow as it sleeps, and a score is taken from the
+judge's times, which no product of kopt's would do without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge.kernels import kernel
+from quick import TOOLCHAIN
+
+from kopt import content, finale, loop
+from kopt.budget import Budget
+from kopt.evaluate.measure import Measure
+from kopt.evaluate.stage import Case
+from kopt.journal import FILE, Journal
+from kopt.judge import HEADLINE, Judge, Plan, Rival
+from kopt.machine.products import product
+from kopt.records import (
+    Evidence,
+    Measurement,
+    Quantity,
+    StageResult,
+    Status,
+    Submission,
+    Task,
+    Trial,
+    Verdict,
+)
+from kopt.run import Meta, Run, create
+from kopt.runs import summaries
+from kopt.session import Session
+
+HASTE = {
+    "quads": 3, "processes": 1, "batch_us": 5_000.0, "most_calls": 2, "idle_s": 0.0, "call_seconds": 5.0, "check": False,
+    "graph": False,
+}  # fmt: skip
+    "batch_us": 5_000.0,
+    "idle_s": 0.0,
+    "quads": 3,
+    "processes": 1,
+    "most_calls": 2,
+    "graph": False,
+    "check": False,
+    "call_seconds": 5.0,
+}
+
+
+def slow(ms: float) -> str:
+    return kernel(f"import time\ntime.sleep({ms / 1e3})\ncompute(a, scale, b, out)")
+
+
+@pytest.fixture(scope="module")
+def blend() -> Task:
+    return content.read_task(Path(__file__).parent / "judge" / "tasks" / "blend")
+
+
+@pytest.fixture(scope="module")
+def judge(blend: Task) -> Iterator[Judge]:
+    with Judge(blend, "cpu") as judge:
+        yield judge
+
+
+class Stand:
+    """In the evaluator's place: submissions get the score a test claims for them, as a noisy screening might."""
+
+    cores = 1
+    evidence = Evidence.MEASURED
+    toolchain = TOOLCHAIN
+
+    def __init__(self, task: Task, judge: Judge, claims: dict[str, float]) -> None:
+        self.task, self.target, self._measure, self._claims = task, product("h200"), Measure(judge), claims
+        self.asked: list[tuple[int, Plan, Rival | None]] = []
+
+    def judge(self, submission: Submission, source: str, on_stage: Callable[[str], None] | None = None) -> Verdict:
+        measured = tuple(
+            Measurement(shape=s.name, regime="burst", host_us=Quantity(value=1.0)) for s in self.task.timing
+        )
+        return Verdict(
+            submission=submission.n, sha=submission.sha, status=Status.PASSED, score=self._claims[source],
+            evidence=Evidence.MEASURED, measurements=measured, target="h200", toolchain=TOOLCHAIN, evaluator=1,
+        )  # fmt: skip
+
+    def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
+        self.asked.append((submission.n, plan, rival))
+        case = Case(self.task, submission, source, self.target, submission.parameters)
+        found = self._measure.measure(case, plan.model_copy(update=HASTE), rival)
+        scored = tuple(
+            m.model_copy(update={"utilization": Quantity(value=1000.0 / m.host_us.value)})
+            for m in found.artifacts["measurements"]
+        )
+        return found.model_copy(update={"artifacts": {"measurements": scored}})
+
+    def try_parameters(self, *_: Any) -> Trial:
+        raise AssertionError
+
+
+@contextmanager
+def opened(
+    tmp_path: Path, task: Task, judge: Judge, claims: dict[str, float], budget: Budget | None = None
+) -> Iterator[tuple[Session, Stand]]:
+    stand = Stand(task, judge, claims)
+    budget = budget or Budget()
+    folder = tmp_path / "submissions" / "run"
+    if not folder.exists():
+        create(folder, Meta(
+            id="run", created=1.0, kopt="0", evaluator=1, task=task.name, task_sha=task.sha, target="h200",
+            evidence=Evidence.MEASURED, proposer="search", seed=0, budget=budget, toolchain=TOOLCHAIN,
+        ))  # fmt: skip
+    with Journal(folder / FILE) as log:
+        run = Run.load(folder)
+        yield Session(run, log, task, stand, budget), stand  # type: ignore[arg-type]
+
+
+class Each:
+    """Proposes these sources."""
+
+    def __init__(self, sources: list[str]) -> None:
+        self._sources = sources
+
+    def drive(self, session: Session) -> None:
+        for source in self._sources:
+            session.submit(source, note="", origin="test")
+
+
+def test_the_headline_is_measured_again_and_a_lucky_number_does_not_survive(
+    tmp_path: Path, blend: Task, judge: Judge
+) -> None:
+    # The run believed the slowest to be the best by far.
+    claims = {slow(16): 0.9, slow(4): 0.5, slow(8): 0.4}
+    with opened(tmp_path, blend, judge, claims) as (session, stand):
+        loop.drive(session, Each(list(claims)))
+        run = session.run
+    held = run.finale
+    assert held is not None
+    assert (held.winner, held.promoted, held.incumbent) == (2, True, 1)
+    assert run.incumbent is not None
+    assert run.incumbent.n == 2
+    assert run.incumbent.score == held.score
+    assert 0.05 < (held.score or 0) < 0.25  # 1000 us over 4 ms and what the machine adds, and nothing of the claim
+    assert run.entry(1).screened == 0.9
+    assert all(m.baseline_ratio is not None for m in held.measurements)
+    # Round-robin against the baseline first; then the two meet.
+    assert [(n, r.source if r else None) for n, _, r in stand.asked] == [
+        (1, None), (2, None), (3, None), (2, slow(16))
+    ]  # fmt: skip
+
+    again = Run.load(tmp_path / "submissions" / "run")
+    assert again.finale == held
+    assert again.best[-1].n == 2
+    (row,) = summaries(tmp_path)
+    assert (row.best_n, row.best, row.reason) == (2, held.score, again.ended)
+
+
+def test_equals_do_not_replace_each_other(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    claims = {slow(8): 0.6, slow(8) + "\nX = 1\n": 0.5}
+    with opened(tmp_path, blend, judge, claims) as (session, _):
+        loop.drive(session, Each(list(claims)))
+        held = session.run.finale
+    assert held is not None
+    assert held.winner == 1
+    assert not held.promoted
+
+
+def test_what_turns_out_wrong_in_the_finale_is_no_headline(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    wrong = kernel("out.zero_()")
+    claims = {slow(5): 0.5, wrong: 0.9}
+    with opened(tmp_path, blend, judge, claims) as (session, _):
+        loop.drive(session, Each(list(claims)))
+        run = session.run
+    assert run.finale is not None
+    assert run.finale.winner == 1
+    assert run.entry(2).refuted
+    assert [e.n for e in finale.top(list(run))] == [1]
+
+
+def test_a_finale_is_held_once_and_again_after_something_new(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    claims = {slow(5): 0.5, slow(4): 0.6}
+    first, second = claims
+    for sources, contests in (([first], 1), ([first], 1), ([first, second], 2)):
+        with opened(tmp_path, blend, judge, claims) as (session, stand):
+            loop.drive(session, Each(sources))
+            assert session.run.finale is not None
+            assert len(session.run.contests) >= contests
+    assert len(stand.asked) >= 2
+
+
+def test_a_run_that_was_asked_to_stop_holds_none(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    claims = {slow(5): 0.5}
+    with opened(tmp_path, blend, judge, claims) as (session, stand):
+        session.submit(slow(5), note="", origin="test")
+        session.request_stop()
+        loop.drive(session, Each([]))
+        assert session.run.finale is None
+    assert stand.asked == []
+
+
+def test_a_judge_that_breaks_costs_the_headline_and_not_the_run(
+    tmp_path: Path, blend: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kopt.errors import HarnessError
+
+    def broken(*_: Any) -> StageResult:
+        raise HarnessError("the device is busy with somebody else's work")
+
+    claims = {slow(5): 0.5}
+    with opened(tmp_path, blend, judge, claims) as (session, stand):
+        monkeypatch.setattr(stand, "remeasure", broken)
+        loop.drive(session, Each(list(claims)))
+    run = Run.load(tmp_path / "submissions" / "run")
+    assert run.finale is None
+    assert run.errors == ["finale: the device is busy with somebody else's work"]
+    assert run.ended == "the proposer has nothing more to offer"
+
+
+# ---------------------------------------------------------------------------------------------------------------- plans
+
+
+def test_minutes_include_the_finale(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    budget = Budget(minutes=8)
+    assert finale.reserve(budget) == 120
+    assert finale.reserve(Budget(minutes=24 * 60)) == finale.MOST_S
+    assert finale.reserve(Budget(submissions=3)) == 0
+
+
+def test_time_is_spent_on_measuring_few_well_rather_than_many_badly() -> None:
+    quick = finale.Pace(quad=0.3, start=5.0, check=2.0)
+    assert finale.plans(None, quick, 4) == (HEADLINE, 5)
+    one = quick.of(HEADLINE, 4)
+    plan, count = finale.plans(one + 1, quick, 4)
+    assert (plan, count) == (HEADLINE, 1)
+    plan, count = finale.plans(one - 8, quick, 4)
+    assert plan is not None
+    assert finale.FEWEST <= plan.quads < HEADLINE.quads
+    assert count == 1
+    assert quick.of(plan, 4) <= one - 8
+    assert finale.plans(5.0, quick, 4) == (None, 0)
+    counts = [finale.plans(seconds, quick, 4)[1] for seconds in range(20, 600, 20)]
+    assert counts == sorted(counts)
+    assert counts[-1] == 5
+
+
+def test_the_pace_is_what_the_run_has_seen(blend: Task) -> None:
+    facts = {
+        "seconds": {"start": 2.0, "warm": 1.0, "check": 0.5, "quads": 8.0},
+        "quads": {"a": [0.0] * 4, "b": [0.0] * 4},
+    }
+    stage = StageResult(stage="measure", outcome="passed", facts=facts)  # type: ignore[arg-type]
+    verdict = Verdict(
+        submission=1, sha="x", status=Status.PASSED, stages=(stage,), target="h200", toolchain=TOOLCHAIN, evaluator=1
+    )
+    assert finale.pace(iter([verdict, None])) == finale.Pace(1.0, 3.0, 0.5)
+    assert finale.pace(iter([])) == finale.Pace()
