@@ -38,17 +38,14 @@ from kopt.runs import summaries
 from kopt.session import Session
 
 HASTE = {
-    "quads": 3, "processes": 1, "batch_us": 5_000.0, "most_calls": 2, "idle_s": 0.0, "call_seconds": 5.0, "check": False,
-    "graph": False,
-}  # fmt: skip
-    "batch_us": 5_000.0,
-    "idle_s": 0.0,
     "quads": 3,
     "processes": 1,
+    "batch_us": 5_000.0,
     "most_calls": 2,
+    "idle_s": 0.0,
+    "call_seconds": 5.0,
     "graph": False,
     "check": False,
-    "call_seconds": 5.0,
 }
 
 
