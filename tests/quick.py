@@ -56,6 +56,7 @@ class Quick:
     """In the evaluator's place: see the module's text."""
 
     cores = 2
+    evidence = Evidence.MODELLED
 
     def __init__(self, task: Task, on_judge: Callable[[Submission], None] | None = None) -> None:
         self.task = task
@@ -68,6 +69,9 @@ class Quick:
     def evaluate(self, source: str, parameters: Parameters | None = None, **_: Any) -> Verdict:
         pinned = dict(parameters or {})
         return self.judge(Submission(n=1, sha=digest(source, pinned), parameters=pinned, origin="user"), source)
+
+    def screen(self, source: str, parameters: Parameters | None = None) -> Verdict:
+        return self.evaluate(source, parameters)
 
     def judge(self, submission: Submission, source: str, on_stage: Callable[[str], None] | None = None) -> Verdict:
         self.judged += 1

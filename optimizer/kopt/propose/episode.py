@@ -66,6 +66,9 @@ class Episodes:
             if episode is None or episode.ended or episode.model not in names:
                 planned = plan(session.run, names)
                 index = self._alive(planned.model)
+                name = self._clients[index].name
+                if self._clients[index].done(session.run.dialogue.replies[name]):
+                    return
                 self._begin(session, planned, self._clients[index])
             else:
                 index = self._alive(names.index(episode.model))
