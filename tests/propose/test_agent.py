@@ -1,4 +1,4 @@
-"""A coding agent's command line drives the run: prepared, recorded, charged, started again, and ended with its group."""
+"""A coding agent's command line drives the run: prepared, recorded, charged, started again, ended with its group."""
 
 from __future__ import annotations
 

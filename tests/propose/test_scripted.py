@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(900)
 def test_the_demo_climbs_from_the_skeleton_through_the_landmarks(tmp_path: Path) -> None:
-    """Every kernel of it is compiled, run against the reference and timed by the model; nothing is recorded but words."""
+    """Its kernels are compiled, run against the reference and timed by the model; nothing is recorded but words."""
     for name in ("tasks", "kernels"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = loop.start("fp8_gemm", target="h200", workspace=tmp_path, proposer="model:scripted", budget=Budget(trials=0))

@@ -1,4 +1,4 @@
-"""The TMA kernel, its launch captured once for each set of buffers and replayed: the host does one call instead of ten."""
+"""The TMA kernel, its launch captured once for each set of buffers and replayed: one call of the host, not ten."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""A persistent kernel: one program an SM walks over tiles, and loads of the next one start during this one's epilogue."""
+"""A persistent kernel: one program an SM walks over tiles; loads of the next start during this one's epilogue."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""The schedule is the host's: it lays out the work for each shape, and the kernel, with a sliced epilogue, follows it."""
+"""The schedule is the host's: it lays out the work for each shape; the kernel, its epilogue in slices, follows it."""
 
 import torch
 import triton
