@@ -8,8 +8,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kopt.evaluate.evaluator import Evaluator
+    from kopt.publish.load import load
 
-__all__ = ["Evaluator", "__version__"]
+__all__ = ["Evaluator", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from kopt.evaluate.evaluator import Evaluator
 
         return Evaluator
+    if name == "load":
+        from kopt.publish.load import load
+
+        return load
     raise AttributeError(f"module 'kopt' has no attribute {name!r}")

@@ -7,18 +7,17 @@ better there than the incumbent meets it in quads of the two, and takes its plac
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from kopt.budget import Budget
 from kopt.errors import KoptError
 from kopt.evaluate import VERSION
-from kopt.evaluate.score import score
+from kopt.evaluate.contest import contest
 from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
-from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Status, Verdict
+from kopt.records import Contest, Evidence, Finale, Measurement, Verdict
 from kopt.run import Entry
 from kopt.session import Session, Stop
 
@@ -153,28 +152,14 @@ class _Round:
         return self._closed(champion, incumbent, reason)
 
     def _contest(self, entry: Entry, plan: Plan, against: int | None) -> Contest:
-        session, run, began = self._session, self._session.run, time.monotonic()
+        session, run = self._session, self._session.run
         rival = None
         if against is not None:
             rival = Rival(source=run.source(against), parameters=run.entry(against).submission.parameters)
         result = session.remeasure(entry.n, plan, rival)
-        measured = tuple(result.artifacts.get("measurements", ()))
-        passed = result.outcome is Outcome.PASSED
-        contest = Contest(
-            submission=entry.n,
-            sha=entry.submission.sha,
-            parameters=entry.submission.parameters,
-            against=against,
-            status=Status.PASSED if passed else next(f.status for f in result.findings if f.status),
-            score=score(session.task, product(run.meta.target), measured) if passed else None,
-            measurements=measured,
-            quads=result.facts.get("quads", {}),
-            processes=plan.processes,
-            findings=result.findings,
-            seconds=round(time.monotonic() - began, 3),
-        )
-        session.record("contest", contest=contest.model_dump(mode="json"))
-        return contest
+        found = contest(session.task, product(run.meta.target), entry.submission, result, plan, against)
+        session.record("contest", contest=found.model_dump(mode="json"))
+        return found
 
     def _closed(self, won: Contest | None, incumbent: Entry | None, reason: str, *, promoted: bool = False) -> Finale:
         first = incumbent or self._finalists[0]

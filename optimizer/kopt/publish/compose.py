@@ -1,0 +1,128 @@
+"""The text of a published file: a submission's source with its chosen parameters written in, and nothing else changed.
+
+The source is edited at the places its syntax tree names, so that comments and layout stay the author's.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kopt.errors import UsageError
+from kopt.records import Parameters, Task
+
+TUNED = "_tuned"
+"""Name of the submission's own entry where the published one chooses its parameters by shape."""
+_DROPPED = frozenset({"TUNE", "RUNG"})
+"""What speaks of a search that is over."""
+
+
+class _Edit(NamedTuple):
+    start: int
+    end: int
+    text: str
+
+
+def compose(
+    source: str, task: Task, parameters: Parameters, configurations: Mapping[str, Parameters], header: str
+) -> str:
+    """A file that keeps the kernel contract. `configurations` are by timing shape, over `parameters`.
+
+    UsageError when a parameter has no literal default in the source that could be replaced.
+    """
+    tree = ast.parse(source)
+    at = _offsets(source)
+    data = source.encode()
+    entry = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == task.entry][-1]
+    edits = list(_pinned(entry, parameters, at))
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _targets(node) & _DROPPED:
+            start, end = at(node.lineno, 0), at(node.end_lineno or node.lineno, node.end_col_offset or 0)
+            while data[end : end + 1] not in (b"", b"\n"):
+                end += 1  # a comment behind it
+            edits.append(_Edit(start, end + 1, ""))
+    if configurations:
+        edits += _renamed(tree, task.entry, data, at)
+    for edit in sorted(edits, reverse=True):
+        data = data[: edit.start] + edit.text.encode() + data[edit.end :]
+    text = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + "\n" + data.decode().lstrip("\n")
+    text = text.rstrip("\n") + "\n"
+    return text + _dispatch(task, entry, configurations) if configurations else text
+
+
+def dimension(task: Task, name: str) -> tuple[str, int]:
+    """An input and the axis of it whose size is this dimension."""
+    for spec in task.inputs:
+        if name in spec.dims:
+            return spec.name, spec.dims.index(name)
+    raise UsageError(f"task {task.name}: no input has dimension {name}, so its size cannot be read from a call")
+
+
+def _pinned(entry: ast.FunctionDef, parameters: Parameters, at: _Offsets) -> list[_Edit]:
+    found = {}
+    for argument, default in zip(entry.args.kwonlyargs, entry.args.kw_defaults, strict=True):
+        if isinstance(default, ast.expr):
+            found[argument.arg] = default
+    edits = []
+    for name, value in parameters.items():
+        default = found.get(name)
+        if default is None:
+            raise UsageError(f"{entry.name}() has no keyword-only parameter {name} whose default could be set")
+        start, end = at(default.lineno, default.col_offset), at(default.end_lineno or 0, default.end_col_offset or 0)
+        edits.append(_Edit(start, end, repr(value)))
+    return edits
+
+
+def _renamed(tree: ast.Module, name: str, data: bytes, at: _Offsets) -> list[_Edit]:
+    edits = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            start = data.index(name.encode(), at(node.lineno, node.col_offset) + len("def"))
+            edits.append(_Edit(start, start + len(name), TUNED))
+        elif isinstance(node, ast.Name) and node.id == name:
+            edits.append(_Edit(at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0),
+                               TUNED))  # fmt: skip
+    return edits
+
+
+def _dispatch(task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters]) -> str:
+    dims = list(task.dims)
+    places = [dimension(task, name) for name in dims]
+    arguments = [a.arg for a in (*entry.args.posonlyargs, *entry.args.args)]
+    # The author's names for the tensors, in the task's order.
+    named = dict(zip((t.name for t in task.tensors), arguments, strict=True))
+    sizes = ", ".join(f"{named[tensor]}.shape[{axis}]" for tensor, axis in places)
+    shapes = {shape.name: shape for shape in task.timing}
+    rows = []
+    for name, chosen in configurations.items():
+        key = ", ".join(str(shapes[name].dims[d]) for d in dims) + ("," if len(dims) == 1 else "")
+        rows.append(f"    ({key}): {dict(chosen)!r},  # {name}\n")
+    comma = "," if len(dims) == 1 else ""
+    return (
+        f"\n\n# Chosen by shape, ({', '.join(dims)}); any other size takes the defaults.\n"
+        f"CONFIGURATIONS = {{\n{''.join(rows)}}}\n\n\n"
+        f"def {task.entry}({', '.join(arguments)}):\n"
+        f"    {TUNED}({', '.join(arguments)}, **CONFIGURATIONS.get(({sizes}{comma}), {{}}))\n"
+    )
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+class _Offsets:
+    """Byte offsets of the places in a syntax tree."""
+
+    def __init__(self, source: str) -> None:
+        self._starts = [0]
+        for line in source.encode().splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line))
+
+    def __call__(self, line: int, column: int) -> int:
+        return self._starts[line - 1] + column
+
+
+def _offsets(source: str) -> _Offsets:
+    return _Offsets(source)
