@@ -11,6 +11,7 @@ from kopt.cli.shared import Target, TaskName, Workspace, complete_run, complete_
 
 if TYPE_CHECKING:
     from kopt.budget import Budget
+    from kopt.propose import Proposer
 
 Model = Annotated[
     list[str] | None,
@@ -115,7 +116,7 @@ def mcp(
     if (task is None) == (run is None):
         raise UsageError("kopt mcp needs --task TASK to start a run, or --run RUN to join one")
     where = root(ctx, workspace)
-    from kopt import loop, runs
+    from kopt import runs
     from kopt.budget import Budget
     from kopt.interact import host
 
@@ -126,15 +127,23 @@ def mcp(
 
         content.load_task(task, where)  # an unknown task is refused here, not in a client's first call
         budget = Budget.model_validate(limits)
-        host.own(
-            lambda driver: loop.start(
-                task, target=target, workspace=where, proposer="mcp", budget=budget, driver=driver
-            )
-        )
+
+        def start(driver: Proposer) -> None:
+            from kopt import loop  # with what it imports, only once the client has its tools
+
+            loop.start(task, target=target, workspace=where, proposer="mcp", budget=budget, driver=driver)
+
+        host.own(start)
         return
     assert run is not None
     folder = Path(run) if (Path(run) / "run.json").is_file() else runs.resolve(run, where)
     if runs.is_live(folder):
         host.join(folder, "agent" if origin == "agent" else "mcp")
-    else:
-        host.own(lambda driver: loop.resume(folder, workspace=where, budget=limits, driver=driver))
+        return
+
+    def resume(driver: Proposer) -> None:
+        from kopt import loop
+
+        loop.resume(folder, workspace=where, budget=limits, driver=driver)
+
+    host.own(resume)

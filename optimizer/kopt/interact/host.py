@@ -14,6 +14,9 @@ from kopt.interact.visitor import Backend, Origin, Visitor
 from kopt.propose import Proposer
 from kopt.session import Session, Stop
 
+HEAD_START = 1.0
+"""Seconds the server has to itself: a client asks for its tools first, and loading a compiler would slow the answer."""
+
 
 class Host:
     """A proposer that proposes nothing: the run belongs to the MCP client, and lasts until it leaves."""
@@ -58,7 +61,10 @@ def own(open_run: Callable[[Proposer], object]) -> None:
         if session.exception() is None:
             backend.set_result(Visitor(session.result(), "mcp"))
 
+    asked = threading.Event()
+
     def run() -> None:
+        asked.wait(HEAD_START)
         try:
             open_run(host)
         except KoptError as error:
@@ -72,9 +78,9 @@ def own(open_run: Callable[[Proposer], object]) -> None:
 
     host.session.add_done_callback(ready)
     thread = threading.Thread(target=run, name="run")
-    thread.start()
     try:
-        serve(backend)
+        serve(backend, on_ready=thread.start, on_asked=asked.set)
     finally:
         host.leave()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()

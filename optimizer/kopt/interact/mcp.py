@@ -6,6 +6,8 @@ call waits for it.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,17 @@ INSTRUCTIONS = (
 )
 
 
-def serve(backend: Future[Backend]) -> None:
-    """Answer on stdin and stdout until the client closes them. UsageError when the extra is missing."""
+def _nothing() -> None: ...
+
+
+def serve(
+    backend: Future[Backend], on_ready: Callable[[], None] = _nothing, on_asked: Callable[[], None] = _nothing
+) -> None:
+    """Answer on stdin and stdout until the client closes them. UsageError when the extra is missing.
+
+    `on_ready` is called when answers can be given, `on_asked` when the first one needs the backend.
+    """
+    gc.disable()  # the SDK builds a thousand models while it is imported, and none of them is garbage
     try:
         import anyio
         from mcp.server.stdio import stdio_server
@@ -34,14 +45,16 @@ def serve(backend: Future[Backend]) -> None:
         raise UsageError("kopt mcp needs the extra: pip install 'kopt-gpu[mcp]'") from None
 
     async def run() -> None:
-        server = build(backend)
+        server = build(backend, on_asked)
+        gc.enable()
         async with stdio_server() as (reading, writing):
+            on_ready()
             await server.run(reading, writing, server.create_initialization_options())
 
     anyio.run(run)
 
 
-def build(backend: Future[Backend]) -> Server[Any]:
+def build(backend: Future[Backend], on_asked: Callable[[], None] = _nothing) -> Server[Any]:
     """The server with its tools and resources."""
     import mcp_types as types
     from anyio import to_thread
@@ -60,12 +73,14 @@ def build(backend: Future[Backend]) -> Server[Any]:
         return types.ListResourcesResult(resources=resources)
 
     async def call(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
+        on_asked()
         ok, text = await to_thread.run_sync(lambda: _call(backend, params.name, dict(params.arguments or {})))
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=not ok)
 
     async def read(context: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(params.uri)
         name = uri.removeprefix(SCHEME)
+        on_asked()
         text = await to_thread.run_sync(lambda: backend.result().resource(name))
         return types.ReadResourceResult(
             contents=[types.TextResourceContents(uri=uri, mime_type=_mime(name), text=text)]
