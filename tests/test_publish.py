@@ -211,14 +211,15 @@ def test_parameters_by_shape_are_published_only_when_they_win_as_a_whole(tmp_pat
     trials = (({"TILE": 64}, {"square": 50.0, "tall": 300.0}), ({"TILE": 32}, {"square": 99.0}))
     run = a_run(tmp_path, blend, trials=trials)
     asked: list[Rival | None] = []
-    gain = 0.0
+    gains: list[float] = []
 
     def measure(source: str, parameters: Any, plan: Plan, rival: Rival | None) -> Contest:
         asked.append(rival)
-        return the_contest(blend, log=gain if rival else 0.0)
+        return the_contest(blend, log=gains[-1] if rival else 0.0)
 
     for gain, expected in ((0.0, {}), (-0.2, {"square": {"TILE": 64}})):
         asked.clear()
+        gains.append(gain)
         paths, record = publish(run, 1, blend, tmp_path, measure=measure, force=True)
         assert record.configurations == expected
         assert ("CONFIGURATIONS" in paths.kernel.read_text()) is bool(expected)
