@@ -2,11 +2,11 @@
 
     python bench/trace.py [--target h200] [--repeat 3] [FILE ...]        # default: every family in kernels/fp8_gemm
 
-Bare Triton is a fresh process with torch and triton imported and an empty cache: it imports the file, calls the entry at
-every timing shape, and compiles what is launched instead of launching it. "warm" is the same after an untimed kernel,
-that is without what Triton does once per process. kopt's side is the whole trace stage on running workers, on a file it
-has not seen: processes, lowering, compiling, disassembly, launch rules, provenance, probes; "again" is the same file once
-more. The figure to reach is 1.3 times the fresh process. Best of --repeat runs, taken in turn.
+Bare Triton is a fresh process with torch and triton imported and an empty cache: it imports the file, calls the entry
+at every timing shape, and compiles what is launched instead of launching it. "warm" is the same after an untimed
+kernel, that is without what Triton does once per process. kopt's side is the whole trace stage on running workers, on a
+file it has not seen: processes, lowering, compiling, disassembly, launch rules, provenance, probes; "again" is the same
+file once more. The figure to reach is 1.3 times the fresh process. Best of --repeat runs, taken in turn.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def main() -> None:
     with Workers() as workers, tempfile.TemporaryDirectory() as store:
         print(f"triton {workers.toolchain().triton}, {target.name}, {workers.cores} cores")
         print(
-            f"{'file':<28}{'kernels':>8}{'bare s':>8}{'warm s':>8}{'trace s':>9}{'ratio':>7}{'to warm':>9}{'again s':>9}"
+            f"{'file':<28}{'kernels':>8}{'bare s':>8}{'warm s':>8}{'trace s':>9}{'ratio':>7}",
+            f"{'to warm':>8}{'again s':>9}",
         )
         trace = Trace(workers, Path(store))
         for file in files:

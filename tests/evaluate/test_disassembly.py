@@ -89,7 +89,7 @@ def test_opcodes_and_lines_are_those_of_the_whole_image(
     opcodes, lines = slow(tool, path)
     assert {i.address: i.opcode for i in instructions} == opcodes
     assert code.lines == lines
-    assert ("kernel.py", 5) in lines.values()
+    assert {("kernel.py", 4), ("kernel.py", 6)} <= set(lines.values())
 
 
 def test_one_that_was_started_ahead_waits_for_its_code(image: tuple[int, Path], disassemblers: Disassemblers) -> None:

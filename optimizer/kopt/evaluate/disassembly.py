@@ -54,6 +54,8 @@ class Disassemblers:
     def take(self, arch: int) -> Disassembler:
         """One to read one cubin with; to be closed."""
         with self._lock:
+            if self._closed:
+                raise HarnessError("the compiler is closed")
             waiting = self._ready.get(arch)
             process = waiting.pop() if waiting else self._start(arch)
         return Disassembler(process, lambda name: _Process(self._tool(), name, self._folder), arch)

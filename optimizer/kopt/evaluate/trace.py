@@ -30,8 +30,8 @@ KERNELS = 256
 """Kernels that one candidate may have compiled."""
 _JOB = "kopt.evaluate.worker.trace:run"
 _COMPILER_ERRORS = frozenset(
-    "CompilationError CompileTimeAssertionFailure UnsupportedLanguageConstruct PTXASError OutOfResources "
-    "AutotunerError".split()
+    "CompilationError CompileTimeAssertionFailure UnsupportedLanguageConstruct PTXASError BackendError "
+    "OutOfResources AutotunerError".split()
 )
 
 
@@ -229,7 +229,7 @@ def _unfinished(reply: Reply) -> Finding:
 
 
 def _raised(error: Mapping[str, str]) -> Finding:
-    compiler = error["type"] in _COMPILER_ERRORS or "PassManager" in error["message"]
+    compiler = error["type"] in _COMPILER_ERRORS
     return Finding(
         rule="trace.compile" if compiler else "trace.exception",
         message=error["message"] if compiler else f"{error['type']}: {error['message']}",

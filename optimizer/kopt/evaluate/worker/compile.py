@@ -7,6 +7,7 @@ happens here; what the cubin holds is read by the driver.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -88,6 +89,8 @@ def _refusal(error: Exception) -> dict[str, str]:
     from triton.runtime.errors import PTXASError
 
     if isinstance(error, PTXASError):
-        complaints = [line for line in str(error).splitlines() if "error" in line.lower() or "fatal" in line.lower()]
-        return {"kind": "ptxas", "message": " ".join((complaints or [str(error)])[-1].split())[:400]}
+        # Its first complaint; the last line merely says that there were some.
+        log = str(error.error_message)
+        found = re.search(r"\b(?:error|fatal)\s*:\s*(.+)", log)
+        return {"kind": "ptxas", "message": " ".join((found.group(1) if found else log).split())[:400]}
     return {"kind": "passes", "message": " ".join(f"{type(error).__name__}: {error}".split())[:400]}

@@ -7,7 +7,8 @@ with `wait`, where each compilation is waited for and fails where it would on a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from triton.backends.compiler import GPUTarget, Language
 from triton.compiler.compiler import CompiledKernel, make_backend
 from triton.runtime import _allocation
 from triton.runtime.errors import OutOfResources, PTXASError
+from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kopt.evaluate.occupancy import fits
 from kopt.evaluate.sass import SOURCE
@@ -39,6 +42,8 @@ class Front:
         self.tape, self.target, self.wait = tape, target, wait
         self.ids: dict[str, None] = {}
         """Every compilation asked for."""
+        self.unallocated: set[str] = set()
+        """Those launched while no allocator for scratch memory was set."""
         self._ask = ask
         self._file = str(file)
         self._results: dict[str, dict[str, Any]] = {}
@@ -47,12 +52,29 @@ class Front:
         triton.runtime.driver.set_active(StubDriver(self.target))
         for module in (triton, triton.compiler, triton_compiler):
             module.compile = self.compile
+        self._tell(JITFunction, "run")
+        self._tell(TensorDescriptor, "__post_init__")
         one_configuration.install(self.tape)
         knobs.runtime.add_stages_inspection_hook = None
 
     def compile(self, src: Any, target: Any = None, options: Any = None, **_: Any) -> TracedKernel:
-        try:
+        with self._told():
             return self._compile(src, dict(options or {}))
+
+    def _tell(self, owner: Any, name: str) -> None:
+        """Have exceptions that leave a method noted on the tape."""
+        original = getattr(owner, name)
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            with self._told():
+                return original(*args, **kwargs)
+
+        setattr(owner, name, method)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException as error:
             self.tape.failed(error)
             raise
@@ -111,7 +133,12 @@ class Front:
 
     def refused(self) -> bool:
         """Whether anything that was taken for granted turned out false."""
-        return any("error" in r or self.misfit(r["metadata"]) for r in self._results.values())
+        return any(
+            "error" in result
+            or self.misfit(result["metadata"])
+            or (id in self.unallocated and result["metadata"].get("global_scratch_size"))
+            for id, result in self._results.items()
+        )
 
     def misfit(self, metadata: Mapping[str, Any]) -> OutOfResources | None:
         """What a kernel needs more of than a block can have."""
@@ -120,10 +147,14 @@ class Front:
         return None
 
 
+class BackendError(RuntimeError):
+    """The compiler refused a kernel after its first IR. Triton raises RuntimeError then."""
+
+
 def raise_refusal(result: Mapping[str, Any]) -> None:
     """Raise what Triton would have raised, if the compilation failed."""
     if error := result.get("error"):
-        raise PTXASError(error["message"]) if error["kind"] == "ptxas" else RuntimeError(error["message"])
+        raise PTXASError(error["message"]) if error["kind"] == "ptxas" else BackendError(error["message"])
 
 
 class TracedKernel(CompiledKernel):  # type: ignore[misc]
@@ -144,7 +175,6 @@ class TracedKernel(CompiledKernel):  # type: ignore[misc]
 
     def _init_handles(self) -> None:
         if error := self._front.misfit(vars(self.metadata)):
-            self._front.tape.failed(error)
             raise error
 
     @property
@@ -179,6 +209,8 @@ class TracedKernel(CompiledKernel):  # type: ignore[misc]
         front = self._front
         allocator = _allocation._allocator.get()
         has_allocator = not isinstance(allocator, _allocation.NullAllocator)
+        if not has_allocator:
+            front.unallocated.add(self.id)
         event = {
             "launch": self.id,
             "name": self.name,
@@ -191,11 +223,7 @@ class TracedKernel(CompiledKernel):  # type: ignore[misc]
             self._init_handles()
             if size := result["metadata"].get("global_scratch_size"):
                 # As Triton's launcher does; a missing allocator raises, as there.
-                try:
-                    allocator(int(x) * int(y) * int(z) * size, result["metadata"]["global_scratch_align"], stream)
-                except Exception as error:
-                    front.tape.failed(error)
-                    raise
+                allocator(int(x) * int(y) * int(z) * size, result["metadata"]["global_scratch_align"], stream)
         front.tape.add(event)
 
 
