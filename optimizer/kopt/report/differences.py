@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,14 @@ class Difference(NamedTuple):
     added: int
     removed: int
     rewritten: bool = False
+
+
+def turnover(old: Sequence[int], new: Sequence[int]) -> tuple[int, int]:
+    """Lines that only the new and only the old source has, wherever they stand: cheap, and close to the difference."""
+    left, common = Counter(old), 0
+    for id, count in Counter(new).items():
+        common += min(count, left[id])
+    return len(new) - common, len(old) - common
 
 
 def difference(old: Sequence[int], new: Sequence[int]) -> Difference:

@@ -7,7 +7,6 @@ once; a source is a list of line numbers, which is also what differences are com
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +16,8 @@ from kopt.report.text import plain
 
 MOST_LINES, MOST_COLUMNS = 4000, 1000
 """What is shown of a source: more than any kernel needs, and a bound for what a hostile one can cost."""
+COLOURED = 6_000
+"""Distinct lines that are highlighted; a run of many thousand submissions shows the rest as it is."""
 
 _OPENING = re.compile(r"#|'''|\"\"\"|'(?:\\.|[^'\\])*'?|\"(?:\\.|[^\"\\])*\"?")
 
@@ -25,9 +26,8 @@ class Library:
     """Every distinct line of the sources that were added, by number."""
 
     def __init__(self) -> None:
-        self.plain: list[str] = []
         self.html: list[str] = []
-        self._numbers: dict[tuple[str, str], tuple[int, str]] = {}
+        self._known: dict[str, dict[str, tuple[int, str]]] = {"": {}, "'''": {}, '"""': {}}
         """By open quote and line: the line's number, and the quote that is open after it."""
         self._by_html: dict[str, int] = {}
 
@@ -35,21 +35,23 @@ class Library:
         """The source as line numbers."""
         found, quote = [], ""
         for text in source.removesuffix("\n").split("\n")[:MOST_LINES]:
-            known = self._numbers.get((quote, text))
+            known = self._known[quote].get(text)
             if known is None:
-                known = self._numbers[quote, text] = self._learn(quote, text)
+                known = self._known[quote][text] = self._learn(quote, text)
             number, quote = known
             found.append(number)
         return found
 
     def _learn(self, quote: str, text: str) -> tuple[int, str]:
         shown = text[:MOST_COLUMNS] + ("…" if len(text) > MOST_COLUMNS else "")
-        html, after = self._highlight(quote, plain(shown))
+        if len(self.html) < COLOURED:
+            html, after = self._highlight(quote, plain(shown))
+        else:
+            html, after = str(escape(plain(shown))), quote
         # The same text inside and outside of a string is two lines.
         number = self._by_html.setdefault(html, len(self.html))
         if number == len(self.html):
             self.html.append(html)
-            self.plain.append(shown)
         return number, after
 
     def _highlight(self, quote: str, line: str) -> tuple[str, str]:
@@ -135,8 +137,3 @@ def _opened(line: str) -> tuple[int, str] | None:
         else:
             at = match.end()
     return None
-
-
-def numbered(library: Library, lines: Sequence[int]) -> list[str]:
-    """HTML of every line of a source."""
-    return [library.html[number] for number in lines]

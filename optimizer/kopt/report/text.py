@@ -9,6 +9,7 @@ ELLIPSIS = "…"
 
 # Marks that reorder or hide their neighbours (Unicode TR 9 and 36): letters of right-to-left scripts need none of them.
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SUSPECT = re.compile(r"[^\n\t\x20-\x7e]")
 _FIRST_CLAUSE = re.compile(r"(?<=\w)(?:: |; |\. |\.$| - | — )|\n")
 
 
@@ -17,9 +18,7 @@ def plain(text: str) -> str:
 
     Newlines and tabs stay.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(c) for c in text)
+    return _SUSPECT.sub(lambda match: _shown(match[0]), text)
 
 
 def line(text: str, width: int | None = None) -> str:
@@ -57,8 +56,6 @@ def duration(seconds: float) -> str:
 
 
 def _shown(char: str) -> str:
-    if char in "\n\t":
-        return char
     code = ord(char)
     if code < 0x20:
         return chr(0x2400 + code)

@@ -40,9 +40,8 @@ def articles(rendered: Mapping[int, str]) -> list[Packed]:
 
 
 def sources(html: Sequence[str], lines: Mapping[int, Sequence[int]]) -> Packed:
-    """Every distinct line once; a source is a list of numbers, runs of consecutive ones as [first, count]."""
-    numbered = {str(n): _runs(numbers) for n, numbers in lines.items()}
-    return Packed("sources", min(lines, default=0), max(lines, default=0), pack({"lines": list(html), "of": numbered}))
+    """Every distinct line once; a source is a list of their numbers."""
+    return Packed("sources", min(lines, default=0), max(lines, default=0), pack({"lines": html, "of": lines}))
 
 
 def inline(value: Any) -> Markup:
@@ -51,15 +50,3 @@ def inline(value: Any) -> Markup:
     for char, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
         text = text.replace(char, code)
     return Markup(text)
-
-
-def _runs(numbers: Sequence[int]) -> list[int | list[int]]:
-    found: list[int | list[int]] = []
-    i = 0
-    while i < len(numbers):
-        j = i + 1
-        while j < len(numbers) and numbers[j] == numbers[j - 1] + 1:
-            j += 1
-        found.append(numbers[i] if j - i == 1 else [numbers[i], j - i])
-        i = j
-    return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +16,7 @@ from markupsafe import Markup, escape
 
 from kopt.records import Quantity, Verdict
 from kopt.report.highlight import Library
-from kopt.report.ledger import Following, costs
+from kopt.report.ledger import Following
 from kopt.report.page import chart as charts
 from kopt.report.page import pack
 from kopt.report.page.believe import believe
@@ -22,8 +24,9 @@ from kopt.report.page.money import money
 from kopt.report.page.roofline import roofline
 from kopt.report.page.search import account, tuned
 from kopt.report.page.shapes import shape_rows, vendor
-from kopt.report.page.submission import Sources, article, cost, summary
-from kopt.report.rows import Row, Rows, rows
+from kopt.report.page.submission import Sources, article
+from kopt.report.page.table import table
+from kopt.report.rows import Rows, rows
 from kopt.report.task import About
 from kopt.report.terminal import OF, duration
 from kopt.report.text import headline, line, percent, plain
@@ -33,10 +36,15 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
-BUDGET = 1_400_000
+BUDGET = 1_480_000
 """Bytes of a page up to which submissions stand in it as they are; the rest is compressed and opened by script."""
+COMPRESSED = 0.12
+"""What compression and base64 leave of a submission, at most."""
+END = "</article>\n"
+HOLE = "<!-- submissions -->"
+BLOCK = Markup('<script type="application/x-kopt" id="{id}" data-first="{first}" data-last="{last}">{data}</script>\n')
 WHOLE = 400
-"""Up to so many submissions, all differences are in the page."""
+"""Up to so many submissions are in the page with all that is known; of others it has the source and what the row says."""
 WORDS = {"compile_error": "compile error", "pending": "no verdict yet"}
 
 
@@ -81,20 +89,22 @@ class Page:
         except ValueError:  # written by a newer kopt
             return None
 
-    def change(self, row: Row) -> str:
-        return summary(self.rows, self.sources, row)
-
-    def table_row(self, row: Row) -> str:
-        spent = costs(self.following.ledger, row.n)
-        return _template("_row.html.j2").render(
-            row=row, page=self, site=self.site, ledger=self.following.ledger, spent=spent, words=cost(spent),
-        )  # fmt: skip
-
     def article(self, n: int, *, source: bool = True, diffs: bool = True) -> str:
+        """One submission, whole; without `source` or `diffs`, a script of the page fills them in."""
+        return f"{self.body(n, diffs=diffs)}{self.source(n, whole=source)}{END}"
+
+    def body(self, n: int, *, diffs: bool) -> str:
         shown = article(self.following, self.rows, self.about, self.sources, n, diffs=diffs)
         return _template("_submission.html.j2").render(
-            a=shown, rows=self.rows, site=self.site, library=self.sources.library, with_source=source, page=self,
-            ledger=self.following.ledger, run=self.following.run, default=self.default, diffs=diffs,
+            a=shown, rows=self.rows, site=self.site, library=self.sources.library, ledger=self.following.ledger,
+            default=self.default, diffs=diffs,
+        )  # fmt: skip
+
+    def source(self, n: int, *, whole: bool) -> str:
+        lines, first = self.sources.lines(n), self.sources.first(n)
+        return _template("_source.html.j2").render(
+            n=n, lines=lines, same_as=first if first != n else None, library=self.sources.library, with_source=whole,
+            run=self.following.run, file=f"sources/{self.following.run.entry(n).submission.file}", default=self.default,
         )  # fmt: skip
 
     @property
@@ -109,44 +119,52 @@ def standalone(page: Page) -> str:
     """The self-contained page."""
     every = [row.n for row in page.rows.submissions]
     lines = {n: page.sources.lines(n) for n in every}
-    table = [Markup(page.table_row(row)) for row in page.rows.submissions]
+    submissions = table(page.rows, page.following.ledger, page.sources)
     sections = page.sections()
-    whole = len(every) <= WHOLE
-    left = BUDGET - sum(map(len, table)) - 200 * len(every) - 100_000
-    packed_sources = pack.sources(page.sources.library.html, lines)
-    left -= len(packed_sources.data)
-    shown: dict[int, str] = {}
-    packed: dict[int, str] = {}
-    for n in _importance(page):
-        text = page.article(n, source=False, diffs=whole)
-        # What cannot stand in the page is compressed to a tenth of its size at most.
-        if len(packed) == 0 and left > len(text.encode()):
-            left -= len(text.encode())
-            shown[n] = text
-        else:
-            packed[n] = text
-    for n in _importance(page):
-        if n in shown:
-            text = page.article(n, source=True, diffs=whole)
-            more = len(text.encode()) - len(shown[n].encode())
-            if left > more:
-                left -= more
-                shown[n] = text
-    return _template("page.html.j2").render(
-        **sections, page=page, table=table, default=page.default,
-        articles=[Markup(shown[n]) for n in sorted(shown)],
-        packed=[*pack.articles(packed), packed_sources], modes=_modes(sections["chart"]),
-        **_assets("page.js", "packed.js"),
+    sources = pack.sources(page.sources.library.html, lines)
+    # The list of submissions is written last, when it is known how much room the rest leaves.
+    empty: str = _template("page.html.j2").render(
+        **sections, page=page, table=submissions, default=page.default, articles=[Markup(HOLE)], packed=[sources],
+        modes=_modes(sections["chart"]), brief=len(every) > WHOLE, **_assets("page.js", "packed.js"),
     )  # fmt: skip
+    shown, packed = _articles(page, BUDGET - len(empty.encode()))
+    before, _, after = empty.partition(HOLE)
+    blocks = [str(BLOCK.format(**block._asdict())) for block in pack.articles(packed)]
+    return "".join([before, *(shown[n] for n in sorted(shown)), *blocks, after])
+
+
+def _articles(page: Page, room: int) -> tuple[dict[int, str], dict[int, str]]:
+    """Submissions that stand in the page and those that are compressed. The most telling ones get the room first, and
+    their sources last: what happened matters more than how it was written.
+    """
+    order = _importance(page)
+    diffs = len(order) <= WHOLE
+    order = order[:WHOLE]
+    light = {n: (page.body(n, diffs=diffs), page.source(n, whole=False) + END) for n in order}
+    sizes = {n: len(body.encode()) + len(source) for n, (body, source) in light.items()}
+    room -= round(COMPRESSED * sum(sizes.values()))
+    shown = {}
+    for n in order:
+        if (more := round((1 - COMPRESSED) * sizes[n])) > room:
+            break
+        room -= more
+        shown[n] = "".join(light[n])
+    for n in shown:
+        body, source = light[n]
+        text = page.source(n, whole=True) + END
+        if (more := len(text.encode()) - len(source)) <= room:
+            room -= more
+            shown[n] = body + text
+    return shown, {n: "".join(light[n]) for n in order if n not in shown}
 
 
 def served(page: Page, *, live: bool, nonce: str) -> str:
     """The same page on a server, which is asked for submissions one by one."""
     sections = page.sections()
     return _template("page.html.j2").render(
-        **sections, page=page, table=[Markup(page.table_row(row)) for row in page.rows.submissions],
+        **sections, page=page, table=table(page.rows, page.following.ledger, page.sources),
         default=page.default, articles=[Markup(page.article(page.default))] if page.default else [], packed=[],
-        modes=_modes(sections["chart"]), seq=page.following.seq, following=live, nonce=nonce,
+        modes=_modes(sections["chart"]), brief=False, seq=page.following.seq, following=live, nonce=nonce,
         **_assets("page.js", "live.js"),
     )  # fmt: skip
 
@@ -207,11 +225,16 @@ def _template(name: str) -> Any:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kopt" / "templates"
+    kept = None
+    with contextlib.suppress(OSError, RuntimeError):  # compiling anew costs a few tenths of a second
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = FileSystemBytecodeCache(str(cache)) if os.access(cache, os.W_OK) else None
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, auto_reload=False,
+        lstrip_blocks=True, auto_reload=False, bytecode_cache=kept,
     )  # fmt: skip
     environment.filters.update(
         percent=percent, duration=duration, line=line, plain=plain, headline=headline, quantity=quantity, short=_short,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kopt.errors import KoptError
 from kopt.records import Verdict
-from kopt.report.differences import Difference, difference
+from kopt.report.differences import Difference, difference, turnover
 from kopt.report.highlight import Library
 from kopt.report.ledger import Cost, Following, costs, text_of
 from kopt.report.page.money import dollars
@@ -64,10 +64,6 @@ class Article(NamedTuple):
     calls_left_out: int
     feedback: str
     changes: list[Change]
-    file: str
-    lines: list[int]
-    same_as: int | None
-    """An earlier submission with the same source."""
 
 
 class Sources:
@@ -99,7 +95,6 @@ def article(following: Following, rows: Rows, about: About, sources: Sources, n:
     run, ledger = following.run, following.ledger
     entry, row = run.entry(n), rows.submissions[n - 1]
     verdict, problem = _verdict(run, n)
-    lines, first = sources.lines(n), sources.first(n)
     calls = ledger.calls.get(n, [])
     shown = calls[-MOST_CALLS:]
     place = ledger.feedback.get(n)
@@ -111,8 +106,7 @@ def article(following: Following, rows: Rows, about: About, sources: Sources, n:
         sorted(importance(entry.trials).items(), key=lambda item: -item[1]),
         [(line(c.name, 30) or "no tool", c.ok, duration(c.seconds), line(text_of(run, c.place), 140)) for c in shown],
         len(calls) - len(shown), plain(text_of(run, place))[:MOST_TEXT] if place else "",
-        changes(rows, sources, row) if diffs else [], f"sources/{entry.submission.file}", lines,
-        first if first != n else None,
+        changes(rows, sources, row) if diffs else [],
     )  # fmt: skip
 
 
@@ -142,13 +136,13 @@ def changed_parameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 
 
 def summary(rows: Rows, sources: Sources, row: Row) -> str:
-    """The change to the parent in a few words: parameters, or lines added and removed."""
+    """The change to the parent in a few words: parameters, and lines added and removed."""
     if row.parent is None or not 1 <= row.parent < row.n:
         return ""
     words = changed_parameters(rows.submissions[row.parent - 1].parameters, row.parameters)
-    diff = difference(sources.lines(row.parent), sources.lines(row.n))
-    if diff.added or diff.removed:
-        words.append(f"+{diff.added} −{diff.removed} lines")
+    added, removed = turnover(sources.lines(row.parent), sources.lines(row.n))
+    if added or removed:
+        words.append(f"+{added} −{removed} lines")
     if len(words) > 4:
         words = [*words[:3], f"and {len(words) - 3} more"]
     return ", ".join(words) or "nothing"

@@ -15,13 +15,32 @@
     for (const block of document.querySelectorAll('script[id^="articles-"]')) {
       if (+block.dataset.first > n || +block.dataset.last < n) continue;
       const html = (await unpack(block))[n];
-      if (html) return html;
+      if (!html) continue;
+      const holder = document.createElement("template");
+      holder.innerHTML = html;
+      return holder.content.firstElementChild;
     }
-    return null;
+    return brief(n);
   };
 
-  // A source is a list of line numbers; runs of consecutive ones are written [first, count].
-  const numbers = (store, n) => (store.of[n] || []).flatMap((part) => Array.isArray(part) ? Array.from({ length: part[1] }, (_, i) => part[0] + i) : part);
+  // What the table says of a submission that is not kept in full.
+  const brief = (n) => {
+    const template = document.getElementById("brief"), row = document.getElementById("r" + n);
+    if (!template || !row) return null;
+    const article = template.content.firstElementChild.cloneNode(true);
+    article.id = "s" + n;
+    const [, status, score, change, note] = [...row.cells].map((cell) => cell.textContent);
+    const words = { n, status, score, note, change: change && `Change to its parent: ${change}` };
+    for (const slot of article.querySelectorAll("[data-slot]")) {
+      const name = slot.dataset.slot;
+      if (name in words) slot.textContent = words[name];
+      else if (name === "source") slot.dataset.source = n;
+      else if (row.dataset.p) slot.dataset.diff = row.dataset.p;
+    }
+    return article;
+  };
+
+  const numbers = (store, n) => store.of[n] || [];
 
   kopt.opened = async (article, n) => {
     const block = document.getElementById("sources");

@@ -13,15 +13,10 @@
     const said = find("#opening");
     if (!article && kopt.missing) {
       said.textContent = `Opening submission ${n} …`;
-      const html = await kopt.missing(n).catch(() => null);
+      const found = await kopt.missing(n).catch(() => null);
       said.textContent = "";
       article = document.getElementById("s" + n);
-      if (!article && html) {
-        const holder = document.createElement("template");
-        holder.innerHTML = html;
-        article = holder.content.firstElementChild;
-        if (article) find("#articles").append(article);
-      }
+      if (!article && found) find("#articles").append(article = found);
     }
     if (!article) { if (said) said.textContent = `There is no submission ${n} here.`; return; }
     for (const other of all("article.open")) other.classList.remove("open");
@@ -49,7 +44,7 @@
     const words = link.getAttribute("aria-label");
     if (!words) return hide();
     const row = document.getElementById("r" + link.dataset.n);
-    tip.textContent = words.includes(": ") || !row ? words : words + ": " + (find(".note", row) || row).textContent.slice(0, 160);
+    tip.textContent = words.includes(": ") || !row ? words : words + ": " + row.cells[4].textContent.slice(0, 160);
     tip.hidden = false;
     const at = link.getBoundingClientRect(), size = tip.getBoundingClientRect();
     const left = Math.max(8, Math.min(at.x + at.width / 2 - size.width / 2, root.clientWidth - size.width - 8));
@@ -91,7 +86,7 @@
   const lay = () => {
     const modes = JSON.parse(find("#modes").textContent), chosen = modes[mode];
     if (!chosen) return;
-    all("#chart .points use").forEach((use, i) => use.setAttribute("x", chosen.x[i] + "%"));
+    all("#chart .points .p").forEach((mark, i) => mark.setAttribute(mark.tagName === "use" ? "x" : "cx", chosen.x[i] + "%"));
     find("#chart .steps path").setAttribute("d", chosen.path);
     for (const label of all("#chart .labels > g")) {
       const place = chosen.labels[label.dataset.n];
@@ -121,14 +116,14 @@
   // The table: sorted by its heads, filtered by words and status.
   const body = find("#tried-rows");
   const value = {
-    n: (row) => +row.dataset.n, score: (row) => (row.dataset.v === "" ? -1 : +row.dataset.v), cost: (row) => +row.dataset.c,
-    status: (row) => row.dataset.s, change: (row) => row.cells[3].textContent, note: (row) => row.cells[4].textContent,
+    n: (row) => +row.id.slice(1), score: (row) => (row.dataset.v === "" ? -1 : +row.dataset.v), cost: (row) => +row.dataset.c,
+    status: (row) => row.cells[1].textContent, change: (row) => row.cells[3].textContent, note: (row) => row.cells[4].textContent,
   };
   let order = { key: "n", down: false };
   const sort = () => {
     if (!body) return;
     const get = value[order.key], sign = order.down ? -1 : 1;
-    const rows = [...body.rows].map((row) => [get(row), +row.dataset.n, row]);
+    const rows = [...body.rows].map((row) => [get(row), +row.id.slice(1), row]);
     rows.sort((a, b) => (a[0] < b[0] ? -sign : a[0] > b[0] ? sign : a[1] - b[1]));
     body.replaceChildren(...rows.map((row) => row[2]));
     for (const head of all("#table th")) {
@@ -152,14 +147,13 @@
     let count = 0;
     for (const row of body.rows) {
       const text = words.length ? row.textContent.toLowerCase() : "";
-      const fits = (!status || row.dataset.s === status) && words.every((word) => text.includes(word));
+      const fits = (!status || row.classList.contains(status)) && words.every((word) => text.includes(word));
       row.hidden = !fits;
       count += fits;
     }
     find("#matches").textContent = words.length || status ? `${count} of ${body.rows.length}` : "";
   };
   if (body) {
-    if (body.rows.length > 300) find("#table").classList.add("long");
     let waiting;
     find("#search-text").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
     find("#search-status").addEventListener("change", filter);
