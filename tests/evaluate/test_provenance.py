@@ -33,7 +33,7 @@ def judged(
     task: Task, kernels: list[KernelFacts], aten: dict[str, int] | None = None, grid: tuple[int, int, int] = (132, 1, 1)
 ) -> list[tuple[str, str, Status | None]]:
     calls = {s.name: [LaunchFacts(kernel=k.id, name=k.name, grid=grid) for k in kernels] for s in task.timing}
-    found = findings(task, calls, {k.id: k for k in kernels}, {s.name: aten or {} for s in task.timing})
+    found = findings(task, calls, calls, {k.id: k for k in kernels}, {s.name: aten or {} for s in task.timing})
     return [(f.rule, f.shape, f.status) for f in found]
 
 
@@ -76,6 +76,12 @@ def test_no_launch_and_an_empty_grid_are_no_work(task: Task) -> None:
     assert judged(task, [kernel(FP8)], grid=(0, 1, 1)) == expected
 
 
+def test_work_that_only_the_first_call_does_is_no_work(task: Task) -> None:
+    first = {s.name: [LaunchFacts(kernel="k", name="k", grid=(132, 1, 1))] for s in task.timing}
+    found = findings(task, first, {}, {"k": kernel(FP8)}, {})
+    assert [(f.rule, f.status) for f in found] == [("provenance.launch", Status.REJECTED)] * 2
+
+
 @pytest.mark.parametrize("operation", ["mm", "addmm", "_scaled_mm", "_scaled_mm_v2", "scaled_dot_product_attention"])
 def test_library_products_are_rejected_unless_the_task_allows_them(task: Task, operation: str) -> None:
     found = judged(task, [kernel(FP8)], {operation: 1 << 24})
@@ -111,6 +117,7 @@ def test_the_same_work_every_time_is_innocent() -> None:
 
 def test_work_that_a_known_input_does_not_cause_is_memoised() -> None:
     assert probed(same=[]) == ["probe.memoised"]
+    assert probed(fresh=[], same=[], rewritten=[]) == ["probe.memoised"]
     assert probed(rewritten=[]) == ["probe.memoised"]
     assert probed(fresh=["kernel k", "kernel transpose"]) == ["probe.memoised"]
 

@@ -89,12 +89,13 @@ def test_ordinary_candidates_trace_without_change(trace: Tracer, task: Task, pat
         ("memoised", "probe.memoised"),
         ("memoised_by_version", "probe.memoised"),
         ("empty_graph", "probe.memoised"),
+        ("tired", "probe.memoised"),
         ("sniffing", "probe.sniffing"),
     ],
 )
 def test_dishonest_candidates_are_rejected(trace: Tracer, name: str, rule: str) -> None:
     found = rejections(trace(CANDIDATES / "dishonest" / f"{name}.py"))
-    assert found[0][:2] == (rule, Status.REJECTED)
+    assert rule in [found_rule for found_rule, _, _ in found]
     assert all(status is Status.REJECTED for _, status, _ in found)
 
 

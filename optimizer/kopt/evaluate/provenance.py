@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from kopt.evaluate.traced import PROBES
 from kopt.records import Finding, KernelFacts, LaunchFacts, Shape, Status, Task
 
 LIBRARY = re.compile(
@@ -33,19 +34,26 @@ _UNPACKED = re.compile(r"^HMMA\.(?!.*(?:BF16|TF32))")
 
 def findings(
     task: Task,
-    calls: Mapping[str, Sequence[LaunchFacts]],
+    first: Mapping[str, Sequence[LaunchFacts]],
+    steady: Mapping[str, Sequence[LaunchFacts]],
     kernels: Mapping[str, KernelFacts],
     aten: Mapping[str, Mapping[str, int]],
 ) -> Iterator[Finding]:
-    """Findings for every timing shape. `aten` has, by shape and operation, the elements of its largest tensor."""
+    """Findings for every timing shape, from the launches of its first call and of a later one.
+
+    `aten` has, by shape and operation, the elements of its largest tensor in either call.
+    """
     for shape in task.timing:
-        launches = [launch for launch in calls.get(shape.name, ()) if launch.programs > 0]
+        later = [launch for launch in steady.get(shape.name, ()) if launch.programs > 0]
+        launches = [*later, *(launch for launch in first.get(shape.name, ()) if launch.programs > 0)]
         ran = {launch.kernel: kernels[launch.kernel] for launch in launches if launch.kernel in kernels}
         operations = aten.get(shape.name, {})
         yield from _library(task, shape, operations)
         if not launches:
             yield _rejected("provenance.launch", "no kernel is launched", shape)
             continue
+        if not later:
+            yield _rejected("provenance.launch", "only the first call launches a kernel", shape)
         yield from _matrix_instructions(task, shape, list(ran.values()))
         yield from _bulk(shape, operations)
 
@@ -113,6 +121,10 @@ def probe_findings(probes: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     if not probes:
         return
     fresh = _work(probes["fresh"])
+    if not any(kind.startswith("kernel ") for kind in fresh):
+        message = "with a fresh input it launches no kernel"
+        yield Finding(rule="probe.memoised", message=message, status=Status.REJECTED)
+        return
     for circumstance, words in (("same", "the same input again"), ("rewritten", "an input rewritten in place")):
         if missing := fresh - _work(probes[circumstance]):
             yield Finding(
@@ -121,7 +133,7 @@ def probe_findings(probes: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
                 status=Status.REJECTED,
             )
             return
-    callers: list[set[str]] = [set(probes[c]) for c in ("rewritten", "benchmark", "test_correctness")]
+    callers: list[set[str]] = [set(probes[c]) for c in PROBES[2:]]
     if differing := set[str]().union(*callers) - callers[0].intersection(*callers):
         yield Finding(
             rule="probe.sniffing",

@@ -18,6 +18,7 @@ from typing import Any
 from kopt.evaluate import launches as launch_rules
 from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
+from kopt.evaluate.sass import SOURCE
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.workers import Reply, Workers
 from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, StageResult, Status, digest
@@ -113,8 +114,7 @@ class Trace:
         try:
             report = traced.checked(reply.value)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            line = f"the worker's report makes no sense ({type(error).__name__}): the candidate interfered with it"
-            facts.findings.append(Finding(rule="trace.report", message=line, status=Status.REJECTED))
+            facts.findings.append(_interfered(type(error).__name__))
             return
         facts.notes.extend(report["notes"])
         raised = report["error"]
@@ -126,7 +126,9 @@ class Trace:
         facts.findings.extend(_swallowed(report["swallowed"]))
         if probes is None:
             probes = report["probes"]
-            if not any(f.status for f in facts.findings):
+            if not probes:
+                facts.findings.append(_interfered("it lacks the probes"))
+            elif not any(f.status for f in facts.findings):
                 self._probed[key] = probes
         facts.probes = dict(probes)
         facts.findings.extend(provenance.probe_findings(probes))
@@ -134,7 +136,7 @@ class Trace:
     def _work(self, case: Case, *, wait: bool, probe: bool) -> Reply:
         task = case.task
         payload = {
-            "source": "kernel.py",
+            "source": SOURCE,
             "entry": task.entry,
             "target": case.target.key,
             "parameters": dict(case.parameters),
@@ -150,7 +152,6 @@ class Trace:
             "repeats": REPEATS,
         }
         compiler, arch = self.compiler, case.target.arch
-
         asked: list[str] = []
 
         def answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -167,28 +168,26 @@ class Trace:
 
         with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
             folder = Path(name)
-            (folder / "kernel.py").write_text(case.source)
+            (folder / SOURCE).write_text(case.source, encoding="utf-8", errors="replace")
             return self._workers.run("compile", _JOB, payload, folder=folder, deadline=self._deadline, on_ask=answer)
 
     def _read(self, case: Case, report: Mapping[str, Any], facts: _Facts) -> None:
         """Turn events into launches and kernels, and check them against the rules."""
         aten: dict[str, dict[str, int]] = {}
-        every: dict[str, list[LaunchFacts]] = {}
+        first: dict[str, list[LaunchFacts]] = {}
         for shape in case.task.timing:
             seen = report["shapes"].get(shape.name)
             if seen is None:
                 continue
-            steady = self._launches(case, shape.name, seen["steady"], facts)
-            # A first call that does more (a graph captured, a workspace zeroed) is not what repeats; one that does all
-            # the work is memoisation, which the rules must see.
-            every[shape.name] = [*steady, *self._launches(case, shape.name, seen["first"], facts)]
-            facts.calls[shape.name] = tuple(steady)
+            # A first call may do more, such as capture a graph; it is not what repeats.
+            first[shape.name] = self._launches(case, shape.name, seen["first"], facts)
+            facts.calls[shape.name] = tuple(self._launches(case, shape.name, seen["steady"], facts))
             facts.aten[shape.name] = dict(Counter(e["aten"] for e in seen["steady"] if "aten" in e))
             aten[shape.name] = traced.operations([*seen["first"], *seen["steady"]])
             if seen["host_us"] is not None:
                 facts.host_us[shape.name] = round(seen["host_us"], 1)
         if report["error"] is None:
-            facts.findings.extend(provenance.findings(case.task, every, facts.kernels, aten))
+            facts.findings.extend(provenance.findings(case.task, first, facts.calls, facts.kernels, aten))
 
     def _launches(
         self, case: Case, shape: str, events: Sequence[Mapping[str, Any]], facts: _Facts
@@ -218,10 +217,15 @@ def _told(compiled: Compiled) -> dict[str, Any]:
     return {"metadata": dict(compiled.metadata), "facts": facts}
 
 
+def _interfered(why: str) -> Finding:
+    message = f"the worker's report makes no sense ({why}): the candidate interfered with it"
+    return Finding(rule="trace.report", message=message, status=Status.REJECTED)
+
+
 def _unfinished(reply: Reply) -> Finding:
     """The child did not get to report: a deadline, memory, a crash, or a file that cannot be imported."""
     place = f"line {reply.value['line']}" if reply.value.get("line") else ""
-    message = str(reply.value.get("message") or reply.error)
+    message = str(reply.value.get("message") or reply.error)[:400]
     if reply.outcome == "timeout":
         return Finding(rule="trace.timeout", message=message, status=Status.TIMEOUT, place=place)
     status = Status.COMPILE_ERROR if reply.value.get("kind") == "syntax" else Status.CRASHED

@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+PROBES = ("fresh", "same", "rewritten", "benchmark", "test_correctness")
+"""Circumstances in which the kinds of work are compared; the last two are names of callers."""
+
 
 def checked(value: Mapping[str, Any]) -> dict[str, Any]:
     """The report, every field of its type. KeyError, TypeError, ValueError or AttributeError where that cannot be."""
@@ -17,7 +20,7 @@ def checked(value: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, seen in value["shapes"].items()
     }
-    probes = {str(name): [str(kind) for kind in kinds] for name, kinds in value["probes"].items()}
+    probes = {name: [str(kind) for kind in value["probes"][name]] for name in PROBES} if value["probes"] else {}
     return {
         "shapes": shapes,
         "probes": probes,

@@ -6,6 +6,7 @@ fresh input, a rewritten buffer or another caller change the kinds of work that 
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from kopt.evaluate.traced import PROBES
 from kopt.evaluate.worker import aten, candidate, shims
 from kopt.evaluate.worker.front import Ask, Front
 from kopt.evaluate.worker.tape import Event, Tape
@@ -70,10 +72,12 @@ class _Tracer:
         self._tape, self._file = tape, str(file)
         self._parameters = payload["parameters"]
         self._repeats = payload["repeats"]
+        self._alive: list[Tensors] = []
+        """No address is given out twice: what is fresh must look fresh."""
 
     def shape(self, shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """What the first call and a later one did, and the median host time of the later ones."""
-        tensors = make_tensors(shape["tensors"], folder)
+        tensors = self._tensors(shape, folder)
         first = self._call(tensors, shape["name"])
         steady, times = first, []
         for _ in range(self._repeats):
@@ -84,17 +88,22 @@ class _Tracer:
 
     def probes(self, shape: Mapping[str, Any], folder: Path) -> dict[str, list[str]]:
         """Kinds of work by circumstance: each a sorted list of kernels and ATen operations."""
-        tensors = make_tensors(shape["tensors"], folder)
+        tensors = self._tensors(shape, folder)
         roles = [t["role"] for t in shape["tensors"]]
-        found = {"fresh": self._kinds(tensors, shape), "same": self._kinds(tensors, shape)}
+        fresh, same, rewritten, *callers = PROBES
+        found = {fresh: self._kinds(tensors, shape), same: self._kinds(tensors, shape)}
         for tensor, role in zip(tensors, roles, strict=True):
             if role == "input":
                 # A page of it, in place: the same address with other contents.
                 tensor.view(-1).view(torch.uint8)[:64].add_(1)
-        found["rewritten"] = self._kinds(tensors, shape)
-        for caller in ("benchmark", "test_correctness"):
+        found[rewritten] = self._kinds(tensors, shape)
+        for caller in callers:
             found[caller] = self._kinds(tensors, shape, caller)
         return found
+
+    def _tensors(self, shape: Mapping[str, Any], folder: Path) -> Tensors:
+        self._alive.append(make_tensors(shape["tensors"], folder))
+        return self._alive[-1]
 
     def _kinds(self, tensors: Tensors, shape: Mapping[str, Any], caller: str = "") -> list[str]:
         events = self._call(tensors, shape["name"], caller)
@@ -177,7 +186,7 @@ def _absolute_line(error: Any) -> int | None:
     lineno = getattr(error.node, "lineno", None)
     if lineno is None or error.src is None:
         return None
-    module = __import__("sys").modules.get(candidate.MODULE)
+    module = sys.modules.get(candidate.MODULE)
     for value in vars(module).values() if module else ():
         function = value
         while function is not None and not isinstance(function, JITCallable):
