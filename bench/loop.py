@@ -179,10 +179,10 @@ def main() -> int:
         for part in ("overhead", "disk", "soak", "memory"):
             (folder / part).mkdir()
         overhead(folder / "overhead", 10_000 if options.long else 1500)
-        resume(folder / "overhead" / "submissions" / "axpy-1")
         disk(folder / "disk")
         tools_list()
         memory(folder / "memory")
+        resume(folder / "memory" / "submissions" / "axpy-1")
         if options.long:
             soak(folder / "soak")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

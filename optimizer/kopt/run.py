@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from kopt.records.base import Record
 
 SCHEMA = 1
 META = "run.json"
+TOP = 64
 
 
 class Meta(Record):
@@ -114,6 +116,8 @@ class Run:
         """Measurements of the finale, those of one that was interrupted included."""
         self.finale: Finale | None = None
         """The verified headline, until something further is submitted."""
+        self.top: list[Entry] = []
+        """The TOP best of all with a score, the best first: what a digest needs must not cost more as a run grows."""
         self.lessons: list[str] = []
         self.errors: list[str] = []
         self.stops: list[str] = []
@@ -232,6 +236,9 @@ class Run:
         entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
+        if entry.score is not None:
+            insort(self.top, entry, key=lambda e: (not e.rank[0], -e.rank[1], e.n))
+            del self.top[TOP:]
 
     def _on_contest(self, event: journal.Event) -> None:
         contest = Contest.model_validate(event.payload["contest"])

@@ -6,6 +6,7 @@ import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from kopt.records import Parameters
 
@@ -82,19 +83,26 @@ def essence(text: str, entry: str, parameters: Parameters | None = None) -> str:
     """Identity of what a file does at these parameters, in hex: comments, docstrings and layout do not count, nor does
     pinning a parameter to its default.
     """
+    code, defaults = _code(text, entry)
+    pinned = {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
+    return hashlib.sha256(f"{sorted(pinned.items())}\n{code}".encode()).hexdigest()
+
+
+@lru_cache(maxsize=4)  # a submission asks several times, of itself and of its tuned self
+def _code(text: str, entry: str) -> tuple[str, Parameters]:
+    """The syntax tree without docstrings, as text, and the entry's defaults; the text itself when it is not Python."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return hashlib.sha256(f"{sorted((parameters or {}).items())}\n{text.strip()}".encode()).hexdigest()
-    pinned = dict(parameters or {})
+        return text.strip(), {}
+    defaults: Parameters = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry:
             defaults = _defaults(node)
-            pinned = {name: value for name, value in pinned.items() if defaults.get(name) != value}
-    return hashlib.sha256(f"{sorted(pinned.items())}\n{ast.dump(tree)}".encode()).hexdigest()
+    return ast.dump(tree), defaults
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from quick import kernel, session
 
 from kopt.loop import drive
-from kopt.propose.replay import Replay, changes
+from kopt.propose.replay import Replay, changes, told
 from kopt.run import Run
 
 
@@ -35,3 +35,6 @@ def test_what_changed_is_shown(tmp_path: Path) -> None:
         drive(new, Replay(old.run))
     (change,) = changes(old.run, new.run)
     assert (change.differs, change.score_was, change.score_now) == (True, 0.5, 0.3)
+    assert list(told(old.run, [change])) == [
+        "1 submissions of axpy-1 judged again: 1 differ", "  1: 50.00% -> 30.00%: first",
+    ]  # fmt: skip

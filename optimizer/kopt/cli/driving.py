@@ -12,6 +12,7 @@ from kopt.cli.shared import Target, TaskName, Workspace, complete_run, complete_
 if TYPE_CHECKING:
     from kopt.budget import Budget
     from kopt.propose import Proposer
+    from kopt.run import Run
 
 Model = Annotated[
     list[str] | None,
@@ -57,16 +58,31 @@ def proposer(model: list[str] | None, agent: str | None, replay: str | None) -> 
     return f"replay:{replay}" if replay else "search"
 
 
-def limited(budget: Budget, model: list[str] | None) -> Budget:
-    """The budget with the caps that hold for models, said on standard error together with an estimate."""
-    if not model:
+def limited(budget: Budget, model: list[str] | None, agent: str | None) -> Budget:
+    """The budget with the caps that hold for models and agents; for models an estimate is said on standard error."""
+    if not (model or agent):
         return budget
-    from kopt.propose.estimate import estimate, limits
+    from kopt.propose.estimate import CALLS, estimate, limits
 
+    if agent:  # what it costs is between the agent and its provider
+        return budget.model_copy(update={"tool_calls": budget.tool_calls if budget.tool_calls is not None else CALLS})
     capped = limits(budget)
-    for line in estimate(model, capped):
+    for line in estimate(model or [], capped):
         typer.echo(line, err=True)
     return capped
+
+
+def say_what_changed(done: Run, replay: str | None, workspace: Path, json: bool) -> None:
+    """After a replay: which submissions are judged otherwise by now."""
+    if replay is None:
+        return
+    from kopt.propose.replay import changes, told
+    from kopt.run import Run
+    from kopt.runs import resolve
+
+    old = Run.load(resolve(replay, workspace))
+    for line in told(old, list(changes(old, done))):
+        typer.echo(line, err=json)
 
 
 def brief(

@@ -88,7 +88,7 @@ def run(
         patience=patience,
         until=until,
     )
-    budget = driving.limited(budget, model)
+    budget = driving.limited(budget, model, agent)
     # With --json the document alone goes to standard output, and progress beside it.
     with live.observer(console(stderr=json)) as observer:
         done = loop.start(
@@ -105,6 +105,7 @@ def run(
             observer=observer,
             name=name,
         )
+    driving.say_what_changed(done, replay, where, json)
     end(done, where, json)
 
 

@@ -60,8 +60,7 @@ class Views:
         entries = list(self._session.run.entries.values())
         chosen: list[Entry]
         if order == "best":
-            scored = (e for e in entries if e.score is not None)
-            chosen = heapq.nlargest(count, scored, key=lambda e: (e.rank, -e.n))
+            chosen = list(self._session.run.top)[:count]
         elif order == "failed":
             chosen = [e for e in entries if e.status not in (None, Status.PASSED)][-count:]
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from itertools import islice
 
 from kopt.propose.feedback import bullets, entry_line, failure, feedback, limit_text, score
@@ -68,9 +67,8 @@ def _source(run: Run, best: Entry, limit: int) -> str:
 
 def _top(run: Run) -> str:
     """The best of other structure than the best one, as far as notes tell: no two with the same first words."""
-    scored = (e for e in list(run.entries.values()) if e.score is not None and e is not run.incumbent)
     shown: dict[str, Entry] = {}
-    for entry in heapq.nlargest(8 * TOP, scored, key=lambda e: (e.rank, -e.n)):
+    for entry in (e for e in list(run.top) if e is not run.incumbent):
         shown.setdefault(headline(entry.submission.note, 24).lower(), entry)
     return "\n".join(entry_line(e) for e in islice(shown.values(), TOP))
 

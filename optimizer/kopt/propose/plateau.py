@@ -103,8 +103,7 @@ def another_parent(run: Run) -> Entry | None:
         lineage.add(entry.n)
         parent = entry.submission.parent
         entry = run.entries.get(parent) if parent else None
-    others = [e for e in list(run.entries.values()) if e.score is not None and e.n not in lineage]
-    others.sort(key=lambda e: (e.rank, -e.n), reverse=True)
+    others = [e for e in list(run.top) if e.n not in lineage]
     return others[(run.stale // (STEP * len(LADDER))) % len(others)] if others else None
 
 

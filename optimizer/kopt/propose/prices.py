@@ -10,8 +10,10 @@ def price(usage: Tokens, name: str, provider: str, url: str) -> float | None:
 
     The server's address says more than the provider's name: several sell the same model.
     """
-    from genai_prices import Usage, calc_price
-
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:  # without the extra there is no table
+        return None
     counted = Usage(
         input_tokens=usage.input,
         output_tokens=usage.output,

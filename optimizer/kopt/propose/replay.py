@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from kopt.report.text import headline, line
 from kopt.run import Run
 from kopt.session import Session
 
@@ -64,3 +65,17 @@ def changes(old: Run, new: Run) -> Iterator[Change]:
             note=entry.submission.note,
             reason=found.reason if found else "",
         )
+
+
+def told(old: Run, found: Sequence[Change]) -> Iterator[str]:
+    """What changed, a line each, after a line that sums it up."""
+    differing = [change for change in found if change.differs]
+    yield f"{len(found)} submissions of {old.id} judged again: {len(differing) or 'none'} differ"
+    for change in differing:
+        before, now = _said(change.was, change.score_was), _said(change.now, change.score_now)
+        why = f" ({line(change.reason, 120)})" if change.reason else ""
+        yield f"  {change.old}: {before} -> {now}{why}: {headline(change.note, 60)}"
+
+
+def _said(status: str, score: float | None) -> str:
+    return status.replace("_", " ") if score is None else f"{score:.2%}"
