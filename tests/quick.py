@@ -16,6 +16,7 @@ from typing import Any
 from kopt import content
 from kopt.budget import Budget
 from kopt.evaluate.policy import Policy
+from kopt.evaluate.sass import Instruction
 from kopt.evaluate.stage import Case, Stage
 from kopt.journal import FILE, Journal
 from kopt.machine.products import product
@@ -108,6 +109,10 @@ class Quick:
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
         facts = FACTS["kernels"]["k1"]
         return {"k1": KernelFacts(**facts, hot_lines={"3": {"LDG": 4, "FFMA": 8}})}
+
+    def hot_loop(self, kernel: KernelFacts) -> tuple[Instruction, ...]:
+        code = [("LDG.E.128", "R4, [R2.64]"), *[("FFMA", "R4, R4, 2, R8")] * 8, ("BRA", "0x40")]
+        return tuple(Instruction(16 * i, *pair) for i, pair in enumerate(code))
 
 
 FACTS: dict[str, Any] = {

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kopt.budget import Budget, Charges
 from kopt.errors import HarnessError, UsageError
@@ -33,6 +33,9 @@ from kopt.records import (
 from kopt.run import Entry, Run, TrialRow, write_whole
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
 from kopt.turns import Turns
+
+if TYPE_CHECKING:
+    from kopt.evaluate.sass import Instruction
 
 
 class Stop(Exception):
@@ -134,6 +137,11 @@ class Session:
     @property
     def toolchain(self) -> Toolchain:
         return self._evaluator.toolchain
+
+    def hot_loop(self, kernel: KernelFacts) -> tuple[Instruction, ...]:
+        """Instructions of the hot loop of one of `kernels`."""
+        with self._turns:
+            return self._evaluator.hot_loop(kernel)
 
     @property
     def measures(self) -> bool:

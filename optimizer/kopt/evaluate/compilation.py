@@ -129,6 +129,14 @@ class Compiler:
         """Where the cubin with this SHA-256 lies."""
         return self._store / f"{sha}.cubin"
 
+    def hot_loop(self, sha: str, arch: int) -> tuple[sass.Instruction, ...]:
+        """Instructions of the hot loop of the cubin with this SHA-256; () when it has no loop."""
+        disassembler = self._disassemblers.take(arch)
+        try:
+            return sass.hot_loop(disassembler.read(cubin.read(self.cubin(sha).read_bytes()).words))
+        finally:
+            disassembler.close()
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._disassemblers.close()

@@ -42,6 +42,7 @@ from kopt.records import (
 )
 
 if TYPE_CHECKING:
+    from kopt.evaluate.sass import Instruction
     from kopt.records import Toolchain
 
 OnStage = Callable[[str], None]
@@ -85,9 +86,10 @@ class Evaluator:
 
         self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
         self.workers = Workers()
+        self._trace = Trace(self.workers, self._store)
         self.stages: tuple[Stage, ...] = (
             Policy(),
-            Trace(self.workers, self._store),
+            self._trace,
             Numerics(self.workers, self._store),
             Predict(self.workers, self._store),
         )
@@ -192,6 +194,10 @@ class Evaluator:
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
         results = self._run(case, ("policy", "trace"), None)
         return next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
+
+    def hot_loop(self, kernel: KernelFacts) -> tuple[Instruction, ...]:
+        """Instructions of the hot loop of a kernel that `kernels` has returned; () when it has no loop."""
+        return self._trace.compiler.hot_loop(kernel.id, kernel.arch)
 
     def _run(self, case: Case, names: Sequence[str], on_stage: OnStage | None) -> list[StageResult]:
         earlier: dict[str, StageResult] = {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import re
 import time
-from collections.abc import Mapping
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from kopt.errors import UsageError
 from kopt.machine.products import product
@@ -17,6 +19,14 @@ from kopt.records import KernelFacts, Parameters, Status, Verdict
 from kopt.report.text import line
 from kopt.run import Entry
 from kopt.session import Session
+
+if TYPE_CHECKING:
+    from kopt.evaluate.sass import Instruction
+
+_TELLING = re.compile(
+    r"[A-Z]*MMA|UTC|LDG|STG|LDS|STS|LDSM|STSM|LDL|STL|UTMA|UBLKCP|WARP|[A-Z]*BAR|SYNCS|BRA|ATOM|RED|MUFU|SHFL|USETMAXREG"
+)
+"""Instructions that say what a loop waits for: multiplications, moves of data, waits, branches."""
 
 SOURCE = 30_000
 """Characters of a source that are shown: three times what a long kernel has."""
@@ -88,10 +98,8 @@ class Views:
         n = self._named(n)
         entry, source = self._session.run.entry(n), self._session.run.source(n)
         started = time.monotonic()
-        try:
-            kernels = self._session.kernels(n)
-        finally:
-            self.seconds += time.monotonic() - started
+        kernels = self._session.kernels(n)
+        self.seconds += time.monotonic() - started
         if not kernels:
             raise UsageError(f"submission {n} launches no kernel that compiles")
         named = [k for k in kernels.values() if name in ("", k.name)]
@@ -99,7 +107,8 @@ class Views:
             there = ", ".join(sorted({k.name for k in kernels.values()}))
             raise UsageError(f"submission {n} has no kernel {line(name, 60)!r}; it has {there}")
         kernel = max(named, key=lambda k: (sum(k.mma.values()), k.registers))
-        return f"Submission {entry.n}, kernel {kernel.name}:\n{hot_loop(kernel, source)}"
+        loop = listing(self._session.hot_loop(kernel))
+        return _joined(f"Submission {entry.n}, kernel {kernel.name}: {by_line(kernel, source)}", loop)
 
     def _named(self, n: int | None) -> int:
         if n is not None:
@@ -128,7 +137,29 @@ class Views:
         return "\n".join(lines) or "(no difference)"
 
 
-def hot_loop(kernel: KernelFacts, source: str) -> str:
+def listing(loop: Sequence[Instruction]) -> str:
+    """The loop's instructions in order, with runs of those that say little counted instead of shown."""
+    if not loop:
+        return ""
+    shown: list[str] = []
+    run: Counter[str] = Counter()
+    for instruction in (*loop, None):
+        if instruction is not None and not _TELLING.match(instruction.opcode):
+            run[instruction.opcode.partition(".")[0]] += 1
+            continue
+        if run:
+            what = ", ".join(f"{op} x{n}" for op, n in run.most_common(4))
+            shown.append(f"       … {run.total()} others: {what}")
+            run.clear()
+        if instruction is not None:
+            shown.append(f"{instruction.address:>6x} {instruction.opcode} {line(instruction.operands, 70)}".rstrip())
+    if len(shown) > 2 * LINES:
+        left = len(shown) - 2 * LINES
+        shown = [*shown[:LINES], f"       … {left} lines left out …", *shown[-LINES:]]
+    return f"The loop itself, {len(loop)} instructions:\n{fence(chr(10).join(shown), 'text')}"
+
+
+def by_line(kernel: KernelFacts, source: str) -> str:
     """The hot loop by source line: how many instructions of which class, beside the line itself."""
     table = kernel.hot_lines or kernel.lines
     what = "hot loop" if kernel.hot_lines else "whole kernel: no loop was found"
