@@ -53,7 +53,7 @@ def test_the_profile_shows_terms_and_facts_of_the_best_one(live: Session) -> Non
 
 def test_sass_shows_the_hot_loop_by_source_line_and_in_order(live: Session) -> None:
     text = Views(live).sass(None, "")
-    assert "FFMA 8, LDG 4" in text
+    assert "LDG 4, FFMA 8" in text
     assert "| import triton" in text
     assert "     0 LDG.E.128 R4, [R2.64]\n       … 8 others: FFMA x8\n    90 BRA 0x40" in text
     with pytest.raises(UsageError, match="has no kernel 'nothing'; it has axpy_kernel"):

@@ -167,7 +167,7 @@ def by_line(kernel: KernelFacts, source: str) -> str:
     busiest = heapq.nlargest(LINES, table, key=lambda number: sum(table[number].values()))
     shown = []
     for number in sorted(busiest, key=lambda n: int(n) if n.isdigit() else 0):
-        counts = ", ".join(f"{op} {n}" for op, n in sorted(table[number].items(), key=lambda item: -item[1])[:6])
+        counts = ", ".join(f"{op} {n}" for op, n in sorted(table[number].items(), key=_telling_first)[:6])
         code = text[int(number) - 1].strip() if number.isdigit() and 0 < int(number) <= len(text) else ""
         shown.append(f"{number:>5} | {counts:<48} | {line(code, 100)}")
     total = sum(sum(counts.values()) for counts in table.values())
@@ -179,6 +179,10 @@ def by_line(kernel: KernelFacts, source: str) -> str:
         facts.append(f"{kernel.waits_per_mma:.2f} waits per MMA")
     remarks = "".join(f"\nptxas: {line(remark, 160)}" for remark in kernel.remarks[:3])
     return f"{head}; {', '.join(facts)}{remarks}\n{fence(chr(10).join(shown), 'text')}"
+
+
+def _telling_first(item: tuple[str, int]) -> tuple[bool, int]:
+    return (_TELLING.match(item[0]) is None, -item[1])
 
 
 def _terms(verdict: Verdict) -> list[str]:
