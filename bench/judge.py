@@ -29,7 +29,9 @@ sys.path[:0] = [str(ROOT / "optimizer"), str(ROOT / "tests")]
 from judge import kernels  # noqa: E402
 
 from kopt import content  # noqa: E402
+from kopt.audit import Audit, Result, score  # noqa: E402
 from kopt.judge import SCREENING, Judge, Judgement, Plan  # noqa: E402
+from kopt.machine.detect import detect  # noqa: E402
 from kopt.records import Shape, Status  # noqa: E402
 
 RESULTS: dict[str, Any] = {}
@@ -38,10 +40,6 @@ VENDOR = (
     "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
     "    torch._scaled_mm(a, b.T, scale_a, scale_b, out_dtype=out.dtype, use_fast_accum=True, out=out)\n"
 )
-TRITON_CRIMES = {
-    "illegal address": "tl.store(p + 1152921504606846976, 1.0)",
-    "never ends": "while tl.load(p, volatile=True) > -1e30:\n        pass",
-}
 
 
 def say(section: str, text: str, **row: Any) -> None:
@@ -219,55 +217,18 @@ def tolerance(backend: str) -> None:
 
 
 def corpus(backend: str) -> None:
+    place = detect().gpus[0] if backend == "cuda" else None
+    with Audit(ROOT / "tests/attacks", ROOT, backend, place.uuid if place else "") as audit:
+        results = audit.run([i for i in audit.items if i.stage in ("policy", "measure")], line)
     task = content.read_task(ROOT / "tests/judge/tasks/blend")
-    big = [Shape(name="big", dims={"M": 2048, "N": 2048, "K": 1024})]
-    plan = Plan(quads=1, batch_us=5000.0, idle_s=0.01, call_seconds=20.0, check=False, graph=False, most_calls=24)
-    if backend == "cpu":
-        big, plan = list(task.timing), plan.model_copy(update={"batch_us": 500.0, "idle_s": 0.0, "call_seconds": 2.0})
-    guilty = {**kernels.WRONG, **kernels.EARLY, "goes on writing": kernels.GOES_ON}
-    # What blocks without using the device is the same on both backends; here it would cost only time.
-    guilty |= {name: kernels.CRASHED[name] for name in ("raises", "exits with success", "segfault")}
-    if backend == "cpu":
-        guilty |= kernels.CRASHED | kernels.TIMEOUT | kernels.WALLED
-    else:
-        guilty |= gpu_crimes()
-    rejected, accepted = 0, 0
-    with Judge(task, backend) as judge:
-        for name, source in kernels.HONEST.items():
-            judgement = judge.measure(source, shapes=big, plan=plan)
-            accepted += judgement.status is Status.PASSED
-            line(name, judgement)
-        for name, source in guilty.items():
-            patient = plan.model_copy(update={"call_seconds": 5.0}) if name == "never ends" else plan
-            judgement = judge.measure(source, shapes=big, plan=patient)
-            rejected += judgement.status is not Status.PASSED
-            line(name, judgement)
-        if backend == "cuda":
-            line("takes all memory", judge.measure(GREEDY, shapes=big, plan=plan))
-            after = judge.measure(kernels.HONEST["plain"], shapes=big, plan=plan)
-            say("corpus", f"after all that, plain: {after.status.value}")
-    say("corpus", f"rejects {rejected} of {len(guilty)}, accepts {accepted} of {len(kernels.HONEST)}")
-
-
-def gpu_crimes() -> dict[str, str]:
-    crimes = {
-        "patched synchronize": kernels.kernel(
-            "for _ in range(20):\n    compute(a, scale, b, torch.empty_like(out))\ncompute(a, scale, b, out)",
-            "torch.cuda.synchronize = lambda *a: None",
-        ),
-        "leaves work on the device": kernels.kernel(
-            "compute(a, scale, b, out)\n"
-            "with torch.cuda.stream(SIDE):\n    for _ in range(40):\n        torch.mm(X, X, out=Y)",
-            "torch.cuda.synchronize = lambda *a: torch.cuda.default_stream().synchronize()\n"
-            "SIDE = torch.cuda.Stream()\nX = torch.randn(4096, 4096, device='cuda')\nY = torch.empty_like(X)",
-        ),
-    }
-    for name, body in TRITON_CRIMES.items():
-        crimes[name] = kernels.kernel(
-            "compute(a, scale, b, out)\ncrime[(1,)](out)",
-            f"import triton\nimport triton.language as tl\n\n@triton.jit\ndef crime(p):\n    {body}\n",
-        )
-    return crimes
+    if backend == "cuda":
+        big = [Shape(name="big", dims={"M": 2048, "N": 2048, "K": 1024})]
+        plan = Plan(quads=1, batch_us=5000.0, idle_s=0.01, check=False, graph=False, most_calls=24)
+        with Judge(task, backend) as judge:
+            for name, source in (("takes all memory", GREEDY), ("after that, plain", kernels.PLAIN)):
+                judgement = judge.measure(source, shapes=big, plan=plan)
+                say("corpus", f"{name}: {judgement.status.value}", **dump(judgement))
+    say("corpus", score(results))
 
 
 GREEDY = kernels.kernel(
@@ -279,10 +240,10 @@ GREEDY = kernels.kernel(
 """Takes all memory. It may pass, if the judge has what it needs, or fail; the judge has to survive it."""
 
 
-def line(name: str, judgement: Judgement) -> None:
-    last = judgement.findings[-1] if judgement.findings else None
-    text = f"{last.rule}: {last.message[:90]}" if last else ""
-    say("corpus", f"{name:36s} {judgement.status.value:13s} {judgement.seconds:5.1f} s  {text}", **dump(judgement))
+def line(result: Result) -> None:
+    mark, item = "ok   " if result.right else "MISS ", result.item
+    text = f"{mark}{item.path.stem:36s} {result.stage or 'passed':9s}{result.seconds:5.1f} s  {result.finding[:90]}"
+    say("corpus", text, right=result.right)
 
 
 def show(section: str, judgement: Judgement) -> None:

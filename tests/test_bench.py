@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from judge.kernels import HONEST, WRONG, kernel
+from judge.kernels import PLAIN, WORKSPACE, ZEROS, kernel
 
 from kopt import content
 from kopt.bench.entries import BASELINE, Entry, entries
@@ -30,8 +30,8 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "kopt.toml").write_text("")
     rungs = tmp_path / "kernels" / "blend"
     rungs.mkdir(parents=True)
-    (rungs / "zz_first.py").write_text('"""One."""\nRUNG = 1\n' + HONEST["plain"])
-    (rungs / "aa_second.py").write_text('"""Two."""\nRUNG = 2\n' + HONEST["workspace"])
+    (rungs / "zz_first.py").write_text('"""One."""\nRUNG = 1\n' + PLAIN)
+    (rungs / "aa_second.py").write_text(WORKSPACE + "\n\nRUNG = 2\n")
     return tmp_path
 
 
@@ -50,8 +50,8 @@ def test_kernels_fail_pass_and_are_refused_side_by_side(task: Task) -> None:
     slow = kernel("import time\ntime.sleep(0.005)\ncompute(a, scale, b, out)")
     taking_part = [
         Entry("slow", slow, {}),
-        Entry("plain", HONEST["plain"], {}),
-        Entry("wrong", WRONG["zeros"], {}),
+        Entry("plain", PLAIN, {}),
+        Entry("wrong", ZEROS, {}),
     ]
     steps = []
     with Judge(task, "cpu") as judge:
@@ -77,10 +77,10 @@ def test_kernels_fail_pass_and_are_refused_side_by_side(task: Task) -> None:
 
 def test_files_come_first_then_the_rungs_in_their_order(task: Task, root: Path) -> None:
     mine = root / "mine.py"
-    mine.write_text(HONEST["plain"])
+    mine.write_text(PLAIN)
     assert [e.label for e in entries(task, "h200", root, [str(mine)])] == ["mine", "zz_first", "aa_second"]
     assert [e.label for e in entries(task, "h200", root, [str(mine)] * 2, others=False)] == ["mine", "mine (2)"]
-    mine.write_text("import os\n" + HONEST["plain"])
+    mine.write_text("import os\n" + PLAIN)
     refused = entries(task, "h200", root, [str(mine)], others=False)[0].refused
     assert refused is not None
     assert refused.rule == "policy.import"

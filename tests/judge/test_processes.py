@@ -19,7 +19,7 @@ from kopt.judge.lock import lock
 from kopt.records import Status, Task
 
 from .conftest import QUICK
-from .kernels import HONEST, kernel
+from .kernels import PLAIN, kernel
 
 SLOW = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
 
@@ -62,7 +62,7 @@ def test_judge_and_runners_end_with_their_driver(blend: Task) -> None:
 
 def test_a_judge_that_is_killed_is_replaced_and_the_verdict_still_comes(blend: Task) -> None:
     with Judge(blend, "cpu") as judge:
-        judge.measure(HONEST["plain"], plan=QUICK)
+        judge.measure(PLAIN, plan=QUICK)
         first = judge.about["pid"]
         everybody = family(first)
         threading.Timer(0.7, os.kill, (first, signal.SIGKILL)).start()
@@ -80,7 +80,7 @@ def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: p
 
 def test_nothing_is_left_of_a_closed_judge(blend: Task) -> None:
     with Judge(blend, "cpu") as judge:
-        judge.measure(HONEST["plain"], plan=QUICK)
+        judge.measure(PLAIN, plan=QUICK)
         everybody = family(judge.about["pid"])
         folder = Path(judge._folder.name if judge._folder else "")
         assert len(everybody) >= 2
@@ -101,10 +101,10 @@ def test_a_device_has_one_judge() -> None:
 def test_the_second_judge_says_who_has_the_device(blend: Task) -> None:
     device = f"shared-{os.getpid()}"
     with Judge(blend, "cpu", device=device) as first:
-        first.measure(HONEST["plain"], plan=QUICK)
+        first.measure(PLAIN, plan=QUICK)
         with Judge(blend, "cpu", device=device) as second, pytest.raises(MachineError, match="another kopt judge"):
-            second.measure(HONEST["plain"], plan=QUICK)
-        assert first.measure(HONEST["plain"], plan=QUICK).status is Status.PASSED
+            second.measure(PLAIN, plan=QUICK)
+        assert first.measure(PLAIN, plan=QUICK).status is Status.PASSED
 
 
 def test_without_a_gpu_the_cuda_backend_says_what_is_missing(blend: Task) -> None:

@@ -1,0 +1,14 @@
+"""Writes nothing."""
+
+from __future__ import annotations
+
+import torch
+
+
+def compute(a, scale, b, out):
+    torch.mm(a, b.T, out=out)
+    out.mul_(scale)
+
+
+def blend(a, scale, b, out):
+    pass

@@ -1,0 +1,15 @@
+"""Never returns from a call."""
+
+from __future__ import annotations
+
+import torch
+
+
+def compute(a, scale, b, out):
+    torch.mm(a, b.T, out=out)
+    out.mul_(scale)
+
+
+def blend(a, scale, b, out):
+    while True:
+        pass

@@ -1,0 +1,4 @@
+"""Never returns from its import."""
+
+while True:
+    pass

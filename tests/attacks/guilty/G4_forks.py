@@ -1,0 +1,16 @@
+"""Starts a process of its own."""
+
+from __future__ import annotations
+
+import torch
+
+
+def compute(a, scale, b, out):
+    torch.mm(a, b.T, out=out)
+    out.mul_(scale)
+
+
+def blend(a, scale, b, out):
+    import os
+    os.fork()
+    compute(a, scale, b, out)

@@ -1,0 +1,3 @@
+"""Needs a module that does not exist."""
+
+import no_such_module
