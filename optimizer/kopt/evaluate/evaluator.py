@@ -215,6 +215,7 @@ class Evaluator:
         """End the worker processes and remove what they left."""
         if self._judge is not None:
             self._judge.close()
+        self._trace.close()
         self.workers.close()
         shutil.rmtree(self._store, ignore_errors=True)
 

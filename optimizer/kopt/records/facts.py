@@ -43,7 +43,7 @@ class KernelFacts(Record):
     depth: int | None = None
     """Buffers of the software pipeline found in TTGIR."""
     waits_per_mma: float | None = None
-    """WARPGROUP.DEPBAR per warp-group MMA in the hot loop; 1.0 means serialised."""
+    """Waits for all warp-group MMAs in flight, per warp-group MMA in the hot loop; 1.0 means serialised."""
     specialized: bool = False
     """Warp-specialised: registers are redistributed among warps."""
     hot_lines: Mapping[str, Mapping[str, int]] = Field(default={}, repr=False)
