@@ -105,3 +105,50 @@ def test_the_slower_of_two_kernels_has_the_larger_log_ratio(judge: Judge) -> Non
     for shape, logs in judgement.quads.items():
         assert min(logs) > 0, shape
         assert all(m.host_us.value > 15_000 for m in judgement.measurements)
+
+
+def test_outputs_that_differ_from_call_to_call_within_the_bound_are_told(judge: Judge) -> None:
+    shaky = kernel("compute(a, scale, b, out)\nout[0].mul_(1.0 + 4e-7 * torch.rand(out.shape[1], device=out.device))")
+    judgement = judge.measure(shaky, plan=UNCHECKED)
+    assert judgement.status is Status.PASSED
+    assert all(any("different outputs" in w for w in m.warnings) for m in judgement.measurements)
+    assert not any(m.warnings for m in judge.measure(PLAIN, plan=QUICK).measurements)
+
+
+def test_an_error_within_the_bound_but_far_above_the_vendor_librarys_is_wrong(judge: Judge) -> None:
+    # A tenth of the tolerance, spread evenly: no element is out of bounds.
+    careless = kernel("compute(a, scale, b, out)\nout.mul_(1.0 + 1e-5)")
+    judgement = judge.measure(careless, plan=QUICK)
+    assert judgement.status is Status.WRONG or judgement.findings[-1].rule == "numerics.exact"
+    timed_only = QUICK.model_copy(update={"check": False})
+    finding = judge.measure(careless, plan=timed_only).findings[-1]
+    assert finding.rule == "judge.precision"
+    assert float(finding.got) > float(finding.bound)
+
+
+def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> None:
+    slow = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
+    endless = Plan(quads=500, batch_us=500.0, idle_s=0.0, check=False, most_calls=2, seconds=4.0, call_seconds=5.0)
+    judgement = judge.measure(slow, plan=endless)
+    assert judgement.status is Status.TIMEOUT
+    assert judgement.findings[-1].rule == "judge.deadline"
+    partial = judgement.facts["partial"]["square"]
+    assert partial["us"] > 25_000
+    assert partial["quads"] >= 2
+    # The only shape, or the last: its quads are enough for a measurement that says what it lacks.
+    one = judge.measure(slow, shapes=judge.task.timing[:1], plan=endless)
+    assert one.status is Status.PASSED
+    assert any("time was over after" in w for w in one.measurements[0].warnings)
+
+
+def test_binaries_stay_with_their_source_and_nobody_else(judge: Judge) -> None:
+    source = kernel(
+        "compute(a, scale, b, out)",
+        "import os\nfrom pathlib import Path\n"
+        "mark = Path(os.environ['TRITON_CACHE_DIR']) / 'mark'\n"
+        "FOUND = mark.exists()\nmark.parent.mkdir(exist_ok=True)\nmark.touch()\n",
+    )
+    asking = source + "\n\nassert FOUND\n"
+    assert judge.measure(asking, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
+    assert judge.measure(asking, plan=UNCHECKED).status is Status.PASSED
+    assert judge.measure(asking + "# another\n", plan=UNCHECKED).status is Status.CRASHED

@@ -10,7 +10,7 @@ from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.judge.plan import Regime
 from kopt.records import Finding, Outcome, StageResult, Status
 
-TRIAL = SCREENING.model_copy(update={"check": False, "quads": 2})
+TRIAL = SCREENING.model_copy(update={"check": False, "accuracy": False, "quads": 2})
 """For a parameter point: its source has passed the checks, and every timed output is checked anyway."""
 
 

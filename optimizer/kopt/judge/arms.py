@@ -30,6 +30,8 @@ class Batch:
     calls: int
     sample: Sample
     finding: Finding | None = None
+    found: Snapshot | None = None
+    """What it wrote, as far as it was looked at."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Arm:
     label: str
     runner: Runner
     arena: Tensor
+    source: str | None = None
     deck: Deck | None = None
 
     def setup(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, backend: JudgeSide) -> Deck:
@@ -59,20 +62,23 @@ def run(
     mode: Mode = "eager",
     idle: float = 0.0,
     heat: float = 0.0,
+    like: Batch | None = None,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
 
     `seconds` is the deadline of each step. `idle` is how long the device rests before the batch, `heat`
     how long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch
-    without calls is a null batch: the same steps, and only the least piece of device work.
+    without calls is a null batch: the same steps, and only the least piece of device work. `like` is an earlier batch
+    of the same calls, whose inputs are given once more and whose places are looked at again.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
     if not runner.arm(calls, mode, seconds):
         return None
-    deck.draw(family)
+    if like is None:
+        deck.draw(family)
     deck.garble()
-    secret = Snapshot.draw(deck, len(calls))
+    secret = like.found.twin() if like and like.found else Snapshot.draw(deck, len(calls))
     backend.synchronize()
     if idle:
         time.sleep(idle)
@@ -92,7 +98,7 @@ def run(
     us = backend.stop()
     sample = backend.sample()
     finding = _examine(arm, secret, calls, family) if calls else None
-    return Batch(us, (ended - began) / 1e3, len(calls), sample, finding)
+    return Batch(us, (ended - began) / 1e3, len(calls), sample, finding, secret)
 
 
 def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str) -> Finding | None:

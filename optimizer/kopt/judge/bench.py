@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from kopt.errors import HarnessError
@@ -22,6 +24,8 @@ class Bench:
 
     def __init__(self, backend: JudgeSide, zygote: Zygote, cache: Path | None = None) -> None:
         self.backend, self.zygote, self.cache = backend, zygote, cache
+        # Below TMPDIR, which the driver removes.
+        self._shelves = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._arenas: dict[str, tuple[Tensor, int, int]] = {}
         self._kept: tuple[str, Arm] | None = None
 
@@ -69,6 +73,15 @@ class Bench:
             facts=job.facts,
             seconds=time.monotonic() - started,
         )
+
+    def shelf(self, source: str) -> Path:
+        """Where the binaries of a source are kept, from one of its processes to the next and for nobody else."""
+        return self._shelves / sha256(source.encode()).hexdigest()
+
+    def binaries(self, source: str) -> Path | None:
+        """What a process of this source may start with: what the one before it compiled, else the common cache."""
+        shelf = self.shelf(source)
+        return shelf if shelf.is_dir() else self.cache
 
     def memory(self) -> int:
         """Bytes of the device that are free or ours already."""

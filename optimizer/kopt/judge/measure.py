@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kopt.errors import HarnessError
 from kopt.evaluate import hooks as task_hooks
+from kopt.judge.accuracy import accuracy
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Arm, Batch, run
 from kopt.judge.backends import Sample
@@ -42,7 +43,13 @@ _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
 """Void quads of a shape after which a busy device ends the measurement and an unsteady clock is put up with."""
+_FEWEST = 2
+"""Quads that make a measurement, if a poor one, when the time is over."""
+_SHORT = "the plan's time was over"
 _UNSTEADY = "the clock does not hold still within a quad"
+# Relative RMS error of rounding to a dtype: half a unit in the last place, evenly spread, of a number drawn evenly.
+ROUNDING = {"float64": 6e-17, "float32": 3e-8, "float16": 2e-4, "bfloat16": 1.7e-3, "float8_e4m3fn": 2.7e-2,
+            "float8_e5m2": 5.4e-2}  # fmt: skip
 
 
 class Rejected(Exception):
@@ -116,6 +123,8 @@ class Job:
         if self._rival.source is not None:
             self._hire(RIVAL, self._rival.source, self._rival.parameters)
         for process in range(plan.processes):
+            if process and self._time_left() <= 0 and self._enough():
+                break  # what there is of every shape is a measurement; the quads it lacks are noted
             with self._clocked("start"):
                 self._hire(CANDIDATE, self._source, self._parameters)
             if process == 0:
@@ -161,12 +170,17 @@ class Job:
         with self._clocked("quads"):
             while len(series.logs if opponent else series.host) < quads and self._time_left() > 0:
                 self._quad(series, candidate, opponent, calls)
-        if self._time_left() <= 0:
+        done = len(series.logs if opponent else series.host)
+        if done < quads and done >= _FEWEST and self._later_have(shape):
+            series.warnings = [w for w in series.warnings if not w.startswith(_SHORT)]
+            series.warnings.append(f"{_SHORT} after {done} of {quads} quads")
+        elif done < quads:
             message = f"no verdict within {self._plan.seconds:g} s"
+            self.facts["partial"] = {n: s.partial() for n, s in self.series.items() if s.host}
             raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
-        if first:
+        if first and self._time_left() > 0:
             with self._clocked("extras"):
-                self._extras(shape, series, candidate, calls)
+                self._extras(shape, series, candidate, opponent, calls)
 
     def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
@@ -235,7 +249,7 @@ class Job:
             series.rival += times[opponent.label]
             series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
 
-    def _extras(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
+    def _extras(self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int) -> None:
         """Once per shape: time without host code, and whether the time per call depends on how calls are asked for."""
         deck = candidate.deck
         assert deck is not None
@@ -247,6 +261,8 @@ class Job:
                         series.warnings.append("no device-only time: the call cannot be captured in a CUDA graph")
                     break
                 series.device.append(per_call(batch, series.null))
+        if self._plan.accuracy and deck.own_check is None:
+            self._accuracy(shape, candidate, opponent if opponent and opponent.label == TRUSTED else None)
         if not self._backend.measures:
             return
         if self._plan.agreement and self._regime == "burst":
@@ -262,6 +278,24 @@ class Job:
             cost = task_hooks.cost(self._task, shape)
             if finding := impossible(median(series.host), cost, self._product, self._task, shape):
                 raise Rejected(finding)
+
+    def _accuracy(self, shape: Shape, candidate: Arm, vendor: Arm | None) -> None:
+        def ask(arm: Arm, calls: Sequence[Call], like: Batch | None) -> Batch:
+            return self._batch(arm, calls, like=like)
+
+        unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
+        for found in accuracy(shape, candidate, vendor, unit, ask):
+            if found.status:
+                raise Rejected(found)
+            self.series[shape.name].warnings.append(found.message)
+
+    def _enough(self) -> bool:
+        return all(len(s.logs or s.host) >= _FEWEST for s in self.series.values())
+
+    def _later_have(self, shape: Shape) -> bool:
+        """Whether the shapes that come after this one have been measured already, by an earlier process."""
+        later = self._shapes[self._shapes.index(shape) + 1 :]
+        return all(len(self.series[s.name].logs or self.series[s.name].host) >= _FEWEST for s in later)
 
     # ------------------------------------------------------------------------------------------------------- details
 
@@ -293,6 +327,7 @@ class Job:
         first: bool = False,
         rest: bool = False,
         mode: Mode = "eager",
+        like: Batch | None = None,
     ) -> Batch:
         """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured."""
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self._time_left()))
@@ -305,6 +340,7 @@ class Job:
             mode=mode,
             idle=self._idle if rest else 0.0,
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
+            like=like,
         )
         if batch is None:
             return Batch(0.0, 0.0, 0, Sample())
@@ -365,11 +401,12 @@ class Job:
             "trusted": label == TRUSTED,
         }
         deadline = _DAY if label == TRUSTED else max(1.0, self._time_left()) + 30.0
-        runner = Runner(self._bench.zygote, label, payload, fd, deadline=deadline, cache=self._bench.cache)
-        self._arms[label] = Arm(label, runner, arena)
+        cache = self._bench.binaries(source) if source else None
+        runner = Runner(self._bench.zygote, label, payload, fd, deadline=deadline, cache=cache)
+        self._arms[label] = Arm(label, runner, arena, source)
         runner.ready(min(self._plan.call_seconds, max(0.1, self._time_left())))
 
     def _dismiss(self, label: str) -> None:
         arm = self._arms.pop(label, None)
         if arm is not None:
-            arm.runner.kill()
+            arm.runner.kill(self._bench.shelf(arm.source) if arm.source else None)

@@ -33,6 +33,8 @@ class Plan(Record):
     """Whether batches are also replayed from a CUDA graph, for the time without host code."""
     agreement: bool = True
     """Whether it is tried that a call costs the same in any batch."""
+    accuracy: bool = True
+    """Whether errors are compared with the vendor library's, and a batch with itself."""
     batch_us: float | None = None
     """Work in a batch, microseconds; None for the regime's own."""
     idle_s: float | None = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
+from shutil import copytree, rmtree
 from typing import Any, Literal
 
 from kopt.errors import HarnessError
@@ -29,6 +29,8 @@ _TELL = 1e-3
 _MEMORY = 16 << 30
 """Bytes of host memory a runner may hold; CUDA's own share of it is about 1 GiB."""
 _DISK = 8 << 30
+_KEPT = 256 << 20
+"""Bytes of compiled binaries worth keeping for a source's next process."""
 
 
 class RunnerFailed(Exception):
@@ -150,8 +152,11 @@ class Runner:
         """Wait until the runner says that it is done."""
         self._wait(protocol.DONE, self._nonces[-1], seconds, "finish")
 
-    def kill(self) -> None:
-        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long."""
+    def kill(self, keep: Path | None = None) -> None:
+        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long.
+
+        `keep` is where its compiled binaries go, in place of those of an earlier process.
+        """
         if not self._folder.exists():
             return
         try:
@@ -164,6 +169,8 @@ class Runner:
             for sock in (self._supervisor, self._job, self._sock):
                 sock.close()
             self._zygote.forget(self.pid)
+            if keep is not None:
+                _keep(self._folder / "triton", keep)
             rmtree(self._folder, ignore_errors=True)
 
     def _end(self, seconds: float) -> Mapping[str, Any]:
@@ -270,7 +277,17 @@ class Runner:
 
 def _copy_cache(source: Path, target: Path) -> None:
     """A cache of its own: what a candidate writes there is seen by nobody else."""
-    import shutil
-
     if source.is_dir():
-        shutil.copytree(source, target)
+        # Links are copied as links: what they point at is for the runner's walls to decide.
+        copytree(source, target, symlinks=True)
+
+
+def _keep(binaries: Path, shelf: Path) -> None:
+    """Move what a process has compiled onto its shelf, unless there is too much of it."""
+    if not binaries.is_dir() or binaries.is_symlink():
+        return
+    if sum(p.lstat().st_size for p in binaries.rglob("*")) > _KEPT:
+        return
+    rmtree(shelf, ignore_errors=True)
+    with suppress(OSError):  # a cold cache costs a second, never a verdict
+        binaries.rename(shelf)

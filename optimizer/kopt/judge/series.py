@@ -48,6 +48,14 @@ class Series:
             *([f"{self.void} quads void"] if self.void else ()),
         )
 
+    def partial(self) -> dict[str, Any]:
+        """What was measured so far, of a verdict that did not come."""
+        return {
+            "us": median(self.host),
+            "opponent_us": median(self.rival) if self.rival else None,
+            "quads": len(self.logs),
+        }
+
     def facts(self) -> dict[str, Any]:
         return {
             "null_us": self.null,

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopt.evaluate.compare import Limits, compare
+from kopt.evaluate.compare import Limits, compare, relative_rms
 from kopt.judge.backends import Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.records import Finding, Status
@@ -62,9 +62,21 @@ class Snapshot:
         pairs = zip(self.found, other.found, strict=True)
         return all(torch.equal(_bits(a[2]), _bits(b[2])) for a, b in pairs)
 
+    def twin(self) -> Snapshot:
+        """For the same places, with nothing taken yet."""
+        return Snapshot(self.deck, self.probes, self.whole)
+
     def again(self) -> Snapshot:
         """The same places, as they are now."""
-        return Snapshot(self.deck, self.probes, self.whole).take()
+        return self.twin().take()
+
+    def error(self, calls: Sequence[Call]) -> float:
+        """Relative RMS error of the call that was kept whole, the largest over its outputs."""
+        kept = next(call for call in calls if not self.probes or self.deck.slot(call) == self.whole)
+        want, _ = self.deck.expected(self.deck.inputs(kept), self.deck.shape.dims)
+        slot = self.deck.slot(kept)
+        found = ((name, got if self.probes else got[slot]) for name, of, got in self.found if not of)
+        return max(relative_rms(got, want[name]) for name, got in found)
 
     def verify(self, calls: Sequence[Call], family: str) -> Finding | None:
         """A disagreement with the reference, or None."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kopt.errors import MachineError
@@ -76,6 +78,11 @@ class CudaJudge:
         if mode != pynvml.NVML_COMPUTEMODE_DEFAULT:
             raise MachineError(
                 "the GPU is in exclusive compute mode, but judge and runner need a context each: nvidia-smi -c 0"
+            )
+        if mps := _mps():
+            raise MachineError(
+                f"MPS runs on this machine (process {mps}) and would lay the contexts of judge and runner into one: "
+                f"echo quit | nvidia-cuda-mps-control"
             )
         if others:
             raise MachineError(
@@ -254,6 +261,16 @@ def _map(driver: Any, handle: Any, size: int) -> int:
     access.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
     _ok(driver.cuMemSetAccess(pointer, size, [access], 1))
     return int(pointer)
+
+
+def _mps() -> str:
+    """Process id of a running multi-process service, or ""."""
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # it has ended since
+            # The kernel cuts names to 15 characters: nvidia-cuda-mps-control, nvidia-cuda-mps-server.
+            if comm.read_text().startswith("nvidia-cuda-mps"):
+                return comm.parent.name
+    return ""
 
 
 def _bit(nvml: Any, key: str) -> int:

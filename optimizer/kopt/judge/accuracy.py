@@ -1,0 +1,53 @@
+"""Beyond the bound on each element: is a kernel as exact as the vendor library, and does it say the same twice?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from kopt.judge.arms import Arm, Batch
+from kopt.judge.deck import Call
+from kopt.records import Finding, Shape, Status
+
+TIMES = 1.5
+"""Of the vendor library's own relative RMS error. Fast accumulation costs both the same; anything less shows."""
+_CALLS = 2
+
+Ask = Callable[[Arm, Sequence[Call], Batch | None], Batch]
+"""One checked batch, perhaps with the inputs of an earlier one."""
+
+
+def accuracy(shape: Shape, candidate: Arm, vendor: Arm | None, unit: float, ask: Ask) -> Iterator[Finding]:
+    """Compare errors, with operands of the same kind, and the same calls with themselves.
+
+    `unit` is the relative rounding error of the output's dtype: what no result can be held to.
+    """
+    assert candidate.deck is not None
+    calls = candidate.deck.deal(_CALLS)
+    first = ask(candidate, calls, None)
+    second = ask(candidate, calls, first)
+    assert first.found is not None
+    assert second.found is not None
+    if not first.found.same(second.found):
+        yield Finding(
+            rule="judge.determinism",
+            message="the same inputs gave different outputs, all within the bound",
+            shape=shape.name,
+        )
+    if vendor is None or vendor.deck is None:
+        return
+    theirs = vendor.deck.deal(_CALLS)
+    limit = TIMES * max(_error(ask(vendor, theirs, None), theirs), unit)
+    if (error := _error(first, calls)) > limit:
+        yield Finding(
+            rule="judge.precision",
+            message=f"relative RMS error {error:.2e}, more than {TIMES:g} times the vendor library's own",
+            status=Status.WRONG,
+            shape=shape.name,
+            got=f"{error:.3e}",
+            bound=f"{limit:.3e}",
+        )
+
+
+def _error(batch: Batch, calls: Sequence[Call]) -> float:
+    assert batch.found is not None
+    return batch.found.error(calls)
