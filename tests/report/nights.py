@@ -122,8 +122,8 @@ class Writer:
         verdict = self.verdict(n, sha, made)
         log_.append("verdict", verdict=verdict.model_dump(mode="json"), reason=verdict.reason)
         if self.model:
-            log_.append("tool", origin=origin, name="evaluate", ok=True, seconds=61.0, queued=0.0, submission=n,
-                        text=f"Submission {n}: {verdict.status}.\n{verdict.reason}\nThe binding limit is l2.\n" * 3)  # fmt: skip
+            said = f"Submission {n}: {verdict.status}.\n{verdict.reason}\nThe binding limit is l2.\n" * 3
+            log_.append("tool", origin=origin, name="evaluate", ok=True, seconds=61.0, submission=n, text=said)
         if verdict.score is not None and verdict.score > self.best[0]:
             self.best = (verdict.score, n, text)
 
@@ -138,8 +138,8 @@ class Writer:
         self.journal.append("reply", **about, usage={"input": 30_000, "cache_read": 20_000, "output": 4000},
                             dollars=0.21, seconds=25.0, parts=[])  # fmt: skip
         for name in ("history", "read", "profile", "screen"):
-            self.journal.append("tool", origin=f"model:{MODEL}", name=name, ok=name != "read" or n % 5 > 0,
-                                text=f"{name}: registers 168, shared memory 196608, " * 3, seconds=1.5, queued=0.0)  # fmt: skip
+            said, ok = f"{name}: registers 168, shared memory 196608, " * 3, name != "read" or n % 5 > 0
+            self.journal.append("tool", origin=f"model:{MODEL}", name=name, ok=ok, text=said, seconds=1.5)
 
     def _change(self, base: str, n: int) -> str:
         """A few lines changed, as a model does; now and then another family."""
@@ -156,11 +156,16 @@ class Writer:
     def _trials(self, n: int, made: m.Made) -> None:
         draw = self.draw
         for i in range(1, 25):
-            point = {"BLOCK_M": draw.choice([64, 128, 256]), "NUM_WARPS": draw.choice([4, 8]), "GROUP_M": draw.choice([4, 8])}
+            point = {
+                "BLOCK_M": draw.choice([64, 128, 256]),
+                "NUM_WARPS": draw.choice([4, 8]),
+                "GROUP_M": draw.choice([4, 8]),
+            }
             score = (made.score or 0.2) * (0.6 + 0.15 * (point["BLOCK_M"] // 64) ** 0.5 + 0.02 * draw.random())
             failed = draw.random() < 0.1
-            trial = Trial(n=i, submission=n, parameters=point, status=Status.COMPILE_ERROR if failed else Status.PASSED,
-                          score=None if failed else min(score, 0.9), evidence=None if failed else Evidence.MODELLED)  # fmt: skip
+            status = Status.COMPILE_ERROR if failed else Status.PASSED
+            trial = Trial(n=i, submission=n, parameters=point, status=status, score=None if failed else min(score, 0.9),
+                          evidence=None if failed else Evidence.MODELLED)  # fmt: skip
             self._pass(4)
             self.journal.append("trial", trial=trial.model_dump(mode="json"), wall=4.0)
 
@@ -179,12 +184,16 @@ class Writer:
                 "mma": {"QGMMA.64x256x32.F32.E4M3.E4M3": 16}, "waits_per_mma": 0.25, "arch": 90,
                 "remarks": ["C7510: wgmma serialised in function gemm_kernel"] if n % 4 == 0 else [],
             }  # fmt: skip
-            stages.append(StageResult(stage="trace", outcome=Outcome.PASSED, seconds=1.5, facts={"kernels": {"k1": facts}}))
+            stages.append(
+                StageResult(stage="trace", outcome=Outcome.PASSED, seconds=1.5, facts={"kernels": {"k1": facts}})
+            )
             stages.append(StageResult(stage="numerics", outcome=Outcome.PASSED, seconds=20.0, facts={"problems": 23}))
             stages.append(StageResult(stage="predict", outcome=Outcome.PASSED, seconds=3.0))
             if measured:
                 phases = {"start": 2.0, "check": 6.0, "warm": 4.0, "quads": 21.0}
-                stages.append(StageResult(stage="measure", outcome=Outcome.PASSED, seconds=33.0, facts={"seconds": phases}))
+                stages.append(
+                    StageResult(stage="measure", outcome=Outcome.PASSED, seconds=33.0, facts={"seconds": phases})
+                )
             factors = [1.1, 1.02, 0.97]
             factors.append(1 / exp(sum(log(f) for f in factors)))
             for shape, factor in zip(self.task.timing, [*factors, *[1.0] * len(self.task.timing)], strict=False):
@@ -193,7 +202,8 @@ class Writer:
                 us = flops / (gpu.peaks["fp8"] * 1e6) / u
                 predictions.append(Prediction(
                     shape=shape.name, us=us * (1.15 + 0.1 * self.draw.random()), utilization=u / 1.2, roofline=u / 1.2,
-                    terms={"tensor": us * 0.6, "l2": us * 0.4, "hbm": us * 0.2}, bound="tensor", confidence="medium"))  # fmt: skip
+                    terms={"tensor": us * 0.6, "l2": us * 0.4, "hbm": us * 0.2}, bound="tensor", confidence="medium",
+                ))  # fmt: skip
                 if measured:
                     measurements += [_measurement(shape.name, regime, us, u) for regime in ("burst", "sustained")]
         else:

@@ -5,7 +5,7 @@ A `Ledger` is a second replay beside `Run`. It keeps numbers and places in the j
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import exp, log
 from pathlib import Path
@@ -60,9 +60,11 @@ class Ledger:
         """Where the journal holds what the proposer was told about a submission."""
         self.intervals: dict[int, tuple[float, float]] = {}
         """Of measured scores: geometric means of the ends of the shapes' intervals."""
-        self.stages: Counter[str] = Counter()
+        self.trials: dict[tuple[int, int], str] = {}
+        """Evidence of every trial with a score, by submission and number."""
+        self.stages: dict[str, float] = defaultdict(float)
         """Seconds by stage of evaluation; "tune" is the time that trials took."""
-        self.phases: Counter[str] = Counter()
+        self.phases: dict[str, float] = defaultdict(float)
         """Seconds of measuring by phase, as the judge reports them."""
         self.pairs: list[Pair] = []
         self.processes = 0
@@ -81,7 +83,10 @@ class Ledger:
         self.processes += 1
 
     def _on_trial(self, event: journal.Event, run: Run) -> None:
-        n, wall = event.payload["trial"]["submission"], _number(event.payload.get("wall"))
+        trial = event.payload["trial"]
+        n, wall = trial["submission"], _number(event.payload.get("wall"))
+        if trial.get("evidence"):
+            self.trials[n, trial["n"]] = str(trial["evidence"])
         self.stages["tune"] += wall
         self.cost[n] = self.cost.get(n, 0.0) + wall
 
@@ -92,7 +97,8 @@ class Ledger:
         for stage in verdict.get("stages") or ():
             self.stages[str(stage.get("stage"))] += _number(stage.get("seconds"))
             if stage.get("stage") == MEASURE and isinstance(phases := stage.get("facts", {}).get("seconds"), Mapping):
-                self.phases.update({str(name): _number(value) for name, value in phases.items()})
+                for name, value in phases.items():
+                    self.phases[str(name)] += _number(value)
         charges = run.charges
         self.spent[n] = Spent(event.elapsed, charges.dollars, charges.tool_calls, event.time)
         predicted = {p["shape"]: p["us"] for p in verdict.get("predictions") or ()}
@@ -119,7 +125,9 @@ class Following:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._begin()
+        self.run = Run(folder, read_meta(folder))
+        self.ledger = Ledger()
+        self.offset, self.seq = 0, 0
 
     @property
     def path(self) -> Path:
@@ -142,11 +150,6 @@ class Following:
             return self.path.stat().st_size > self.offset
         except OSError:
             return False
-
-    def _begin(self) -> None:
-        self.run = Run(self.folder, read_meta(self.folder))
-        self.ledger = Ledger()
-        self.offset, self.seq = 0, 0
 
 
 def load(folder: Path) -> Following:
@@ -190,8 +193,8 @@ def scored(measurements: Iterable[Any]) -> list[Any]:
 
 def _interval(verdict: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
     quantities = [m.get(metric) or {} for m in scored(verdict.get("measurements") or ())]
-    lows, highs = [q.get("low") for q in quantities], [q.get("high") for q in quantities]
-    if not quantities or not all(lows) or not all(highs):
+    lows, highs = [_number(q.get("low")) for q in quantities], [_number(q.get("high")) for q in quantities]
+    if not quantities or min(*lows, *highs) <= 0:
         return None
     return _mean(lows), _mean(highs)
 

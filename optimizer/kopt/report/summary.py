@@ -9,8 +9,8 @@ from kopt.records import Quantity
 from kopt.report.page.believe import Belief
 from kopt.report.page.shapes import ShapeRow
 from kopt.report.rows import Rows
-from kopt.report.terminal import OF, duration
-from kopt.report.text import line, percent
+from kopt.report.terminal import OF
+from kopt.report.text import duration, line, percent
 
 SCHEMA = 1
 
@@ -44,7 +44,7 @@ def as_markdown(rows: Rows, shapes: list[ShapeRow], state: Belief, interval: tup
     if rows.best is None or rows.first is None:
         parts.append("**No submission has a score.**")
     else:
-        ends = f" (95 % interval {percent(interval[0])} to {percent(interval[1])})" if interval else ""
+        ends = f" (interval {percent(interval[0])} to {percent(interval[1])})" if interval else ""
         start = f"{percent(rows.first.score)} → " if rows.first.n != rows.best.n else ""
         factor = f", {rows.factor:.1f}x" if rows.factor and rows.factor > 1 else ""
         parts.append(f"**{rows.evidence}: {start}{percent(rows.best.score)} {of}{ends}{factor}**")
@@ -54,8 +54,7 @@ def as_markdown(rows: Rows, shapes: list[ShapeRow], state: Belief, interval: tup
     if rows.landmarks:
         parts += [f"| # | {rows.evidence} | step | what |", "|---:|---:|---:|---|"]
         parts += [
-            f"| {mark.n} | {percent(mark.score)} | {f'{mark.factor:.2f}x' if mark.factor != 1 else ''} | {text(mark.label)} |"
-            for mark in rows.landmarks
+            f"| {mark.n} | {percent(mark.score)} | {mark.factor:.2f}x | {text(mark.label)} |" for mark in rows.landmarks
         ] + [""]
     if rows.failures:
         causes = [f"{len(f.submissions)} {f.status.replace('_', ' ')} ({text(f.cause, 60)})" for f in rows.failures[:6]]

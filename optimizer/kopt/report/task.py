@@ -1,4 +1,4 @@
-"""What a report needs to know of a run's task: the work of each shape, as far as the task is still the one that was run."""
+"""What a report needs to know of a run's task: the work of each shape, if the task is still the one that was run."""
 
 from __future__ import annotations
 

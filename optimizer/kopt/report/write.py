@@ -56,8 +56,8 @@ def _report(folder: Path, workspace: Path, out: Path | None) -> Written:
             "summary.json": json.dumps(short, indent=2, ensure_ascii=False, default=str) + "\n",
             "summary.md": summary.as_markdown(page.rows, shapes, state, interval),
         }
-        paths = [_write(out / name, text) for name, text in files.items()]
-        return Written(*paths, *figures())
+        page_, json_, markdown = (_write(out / name, text) for name, text in files.items())
+        return Written(page_, json_, markdown, *figures())
 
 
 @contextmanager

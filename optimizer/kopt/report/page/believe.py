@@ -67,12 +67,13 @@ def state(rows: Rows, best: Verdict | None) -> str:
     if best is None or rows.best is None:
         return "No submission has a score, so there is nothing to verify."
     outcomes = {stage.stage: stage.outcome for stage in best.stages}
-    numerics = outcomes.get("numerics")
+    numerics = outcomes.get("numerics", Outcome.SKIPPED)
     checked = {
         Outcome.PASSED: "its results agree with the reference in the interpreter",
         Outcome.UNAVAILABLE: "its results could not be checked here",
         Outcome.SKIPPED: "its results were not checked",
-    }.get(numerics, "its results were not checked") if numerics is not Outcome.FAILED else "its results are wrong"  # fmt: skip
+        Outcome.FAILED: "its results are wrong",
+    }[numerics]
     if best.evidence is Evidence.MEASURED:
         return f"Measured on a GPU by the judge's clock; {checked}."
     return f"Modelled: no GPU has run it; {checked}."
@@ -149,11 +150,15 @@ def _caveats(run: Run, rows: Rows, best: Verdict | None) -> list[str]:
         if not all(p.calibrated for p in best.predictions):
             found.append("The model's constants are not fitted to measurements of this GPU.")
         found.append("Models of this kind are 10 to 35 % off in absolute time; they rank better than they predict.")
+    if best is not None and best.evidence is Evidence.MEASURED:
+        found.append("The interval of a score has the geometric means of its shapes' intervals as its ends.")
     if best is not None and any(stage.outcome is Outcome.UNAVAILABLE for stage in best.stages):
         found.append("What could not be checked here is marked unavailable, which is not the same as passed.")
     if len(versions := _evaluators(run)) > 1:
         found.append(f"Verdicts were given by several versions of the rules ({', '.join(map(str, versions))}).")
     if any(row.evidence not in (None, rows.evidence) for row in rows.submissions):
-        found.append("Some submissions have scores of another kind of evidence; they are shown hollow and never compared.")
+        found.append(
+            "Some submissions have scores of another kind of evidence; they are shown hollow and never compared."
+        )
     found += [f"kopt itself failed during this run: {line(error, 200)}" for error in rows.errors[-3:]]
     return found

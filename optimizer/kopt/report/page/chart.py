@@ -119,7 +119,7 @@ def chart(rows: Rows, ledger: Ledger, vendor: float | None) -> Chart:
     return Chart(
         band, lanes, HEIGHT, band + HEIGHT + STRIP * len(strips) + 8, points,
         [Tick(round(band + axis.down(v), 1), f"{short(round(100 * v, 6))} %") for v in steps(0, axis.high)],
-        _lines(references, axis, band), strips, modes, (rows.evidence or "").upper() if rows.evidence == "modelled" else "",
+        _lines(references, axis, band), strips, modes, "MODELLED" if rows.evidence == "modelled" else "",
     )  # fmt: skip
 
 
@@ -133,7 +133,9 @@ def title(row: Row, rows: Rows, ledger: Ledger, *, noted: bool = True) -> str:
     """A point in words: number, what became of it, score with its interval, note."""
     words = f"#{row.n} {row.status.replace('_', ' ')}" if row.status != "pending" else f"#{row.n}, no verdict yet"
     if row.score is not None:
-        words += f", {row.evidence} {score(row, ledger)} of {'peak' if rows.metric == 'utilization' else 'the roofline'}"
+        words += (
+            f", {row.evidence} {score(row, ledger)} of {'peak' if rows.metric == 'utilization' else 'the roofline'}"
+        )
         words += ", a new best" if row.improved else ""
     said = row.note if row.status in ("passed", "pending") else row.reason or row.note
     return f"{words}: {line(said, 160)}" if noted and said.strip() else words

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kopt.budget import Charges
 from kopt.dialogue import Usage
 from kopt.report.ledger import Ledger
-from kopt.report.terminal import duration
-from kopt.report.text import line
+from kopt.report.text import duration, line
 from kopt.run import Run
 
 WORDS = {
@@ -88,12 +88,13 @@ def money(run: Run, ledger: Ledger) -> Money:
         dollars(charges.dollars, unpriced) if charges.dollars or unpriced else "", charges.tool_calls,
         [(line(name, 40) or "no tool named", count) for name, count in run.dialogue.tools.most_common()],
         run.dialogue.refused,
-        [
-            (name.replace("_", " "), f"{(charges.seconds / 60 if name == 'minutes' else getattr(charges, name)):,.4g}", f"{limit:,.6g}")
-            for name, limit in limits.items()
-            if name == "minutes" or hasattr(charges, name)
-        ],
+        [_limit(name, limit, charges) for name, limit in limits.items() if name == "minutes" or hasattr(charges, name)],
     )  # fmt: skip
+
+
+def _limit(name: str, limit: float, charges: Charges) -> tuple[str, str, str]:
+    spent = charges.seconds / 60 if name == "minutes" else getattr(charges, name)
+    return name.replace("_", " "), f"{spent:,.6g}" if spent == int(spent) else f"{spent:,.1f}", f"{limit:,.6g}"
 
 
 def dollars(amount: float, unpriced: int) -> str:

@@ -47,6 +47,12 @@ def sources(html: Sequence[str], lines: Mapping[int, Sequence[int]]) -> Packed:
 def inline(value: Any) -> Markup:
     """JSON that may stand in a <script> element, whatever strings it holds."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for char, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+    for char, code in (
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
         text = text.replace(char, code)
     return Markup(text)

@@ -28,8 +28,8 @@ from kopt.report.page.submission import Sources, article
 from kopt.report.page.table import table
 from kopt.report.rows import Rows, rows
 from kopt.report.task import About
-from kopt.report.terminal import OF, duration
-from kopt.report.text import headline, line, percent, plain
+from kopt.report.terminal import OF
+from kopt.report.text import duration, headline, line, percent, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,7 +44,7 @@ END = "</article>\n"
 HOLE = "<!-- submissions -->"
 BLOCK = Markup('<script type="application/x-kopt" id="{id}" data-first="{first}" data-last="{last}">{data}</script>\n')
 WHOLE = 400
-"""Up to so many submissions are in the page with all that is known; of others it has the source and what the row says."""
+"""So many submissions are in the page with all that is known; of others it has the source and what the row says."""
 WORDS = {"compile_error": "compile error", "pending": "no verdict yet"}
 
 
@@ -63,7 +63,7 @@ class Site:
 class Page:
     """A run as its page shows it. Computing it reads the verdicts of the landmarks only."""
 
-    def __init__(self, following: Following, about: About, site: Site = Site()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, following: Following, about: About, site: Site = Site()) -> None:
         self.following, self.about, self.site = following, about, site
         self.rows: Rows = rows(following.run)
         self.sources = Sources(following.run, Library())
@@ -80,7 +80,7 @@ class Page:
             "best_interval": ledger.intervals.get(shown.best.n) if shown.best else None,
             "shapes": shape_rows(best, self.about), "money": bill, "ledger": ledger,
             "roofline": roofline(shown.target, marks, self.about, shown.evidence),
-            "tuned": tuned(run), "account": account(ledger),
+            "tuned": tuned(run, ledger), "account": account(ledger),
         }  # fmt: skip
 
     def verdict(self, n: int) -> Verdict | None:
@@ -95,17 +95,30 @@ class Page:
 
     def body(self, n: int, *, diffs: bool) -> str:
         shown = article(self.following, self.rows, self.about, self.sources, n, diffs=diffs)
-        return _template("_submission.html.j2").render(
-            a=shown, rows=self.rows, site=self.site, library=self.sources.library, ledger=self.following.ledger,
-            default=self.default, diffs=diffs,
-        )  # fmt: skip
+        return _render(
+            "_submission.html.j2",
+            a=shown,
+            rows=self.rows,
+            site=self.site,
+            library=self.sources.library,
+            ledger=self.following.ledger,
+            default=self.default,
+            diffs=diffs,
+        )
 
     def source(self, n: int, *, whole: bool) -> str:
         lines, first = self.sources.lines(n), self.sources.first(n)
-        return _template("_source.html.j2").render(
-            n=n, lines=lines, same_as=first if first != n else None, library=self.sources.library, with_source=whole,
-            run=self.following.run, file=f"sources/{self.following.run.entry(n).submission.file}", default=self.default,
-        )  # fmt: skip
+        return _render(
+            "_source.html.j2",
+            n=n,
+            lines=lines,
+            same_as=first if first != n else None,
+            library=self.sources.library,
+            with_source=whole,
+            run=self.following.run,
+            file=f"sources/{self.following.run.entry(n).submission.file}",
+            default=self.default,
+        )
 
     @property
     def default(self) -> int | None:
@@ -123,10 +136,18 @@ def standalone(page: Page) -> str:
     sections = page.sections()
     sources = pack.sources(page.sources.library.html, lines)
     # The list of submissions is written last, when it is known how much room the rest leaves.
-    empty: str = _template("page.html.j2").render(
-        **sections, page=page, table=submissions, default=page.default, articles=[Markup(HOLE)], packed=[sources],
-        modes=_modes(sections["chart"]), brief=len(every) > WHOLE, **_assets("page.js", "packed.js"),
-    )  # fmt: skip
+    empty: str = _render(
+        "page.html.j2",
+        **sections,
+        page=page,
+        table=submissions,
+        default=page.default,
+        articles=[Markup(HOLE)],
+        packed=[sources],
+        modes=_modes(sections["chart"]),
+        brief=len(every) > WHOLE,
+        **_assets("page.js", "packed.js"),
+    )
     shown, packed = _articles(page, BUDGET - len(empty.encode()))
     before, _, after = empty.partition(HOLE)
     blocks = [str(BLOCK.format(**block._asdict())) for block in pack.articles(packed)]
@@ -161,27 +182,33 @@ def _articles(page: Page, room: int) -> tuple[dict[int, str], dict[int, str]]:
 def served(page: Page, *, live: bool, nonce: str) -> str:
     """The same page on a server, which is asked for submissions one by one."""
     sections = page.sections()
-    return _template("page.html.j2").render(
-        **sections, page=page, table=table(page.rows, page.following.ledger, page.sources),
-        default=page.default, articles=[Markup(page.article(page.default))] if page.default else [], packed=[],
-        modes=_modes(sections["chart"]), brief=False, seq=page.following.seq, following=live, nonce=nonce,
+    return _render(
+        "page.html.j2",
+        **sections,
+        page=page,
+        table=table(page.rows, page.following.ledger, page.sources),
+        default=page.default,
+        articles=[Markup(page.article(page.default))] if page.default else [],
+        packed=[],
+        modes=_modes(sections["chart"]),
+        brief=False,
+        seq=page.following.seq,
+        following=live,
+        nonce=nonce,
         **_assets("page.js", "live.js"),
-    )  # fmt: skip
+    )
 
 
 def parts(page: Page) -> dict[str, str]:
     """The sections that change while a run goes on, by the id of their element."""
     sections = page.sections()
     names = ("headline", "chart", "shapes", "failures", "search", "money", "believe")
-    return {
-        name: _template(f"_{name}.html.j2").render(**sections, page=page, default=page.default, modes=_modes(sections["chart"]))
-        for name in names
-    }  # fmt: skip
+    return {name: _render(f"_{name}.html.j2", **sections) for name in names}
 
 
 def render(name: str, **values: Any) -> str:
     """Another page of the same look."""
-    return _template(name).render(**values, **_assets("page.js"))
+    return _render(name, **values, **_assets("page.js"))
 
 
 def _importance(page: Page) -> list[int]:
@@ -219,8 +246,8 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
+def _render(name: str, **values: Any) -> str:
+    return _environment().get_template(name).render(**values)
 
 
 @cache
@@ -233,13 +260,25 @@ def _environment() -> Environment:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = FileSystemBytecodeCache(str(cache)) if os.access(cache, os.W_OK) else None
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, auto_reload=False, bytecode_cache=kept,
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        bytecode_cache=kept,
+    )
     environment.filters.update(
-        percent=percent, duration=duration, line=line, plain=plain, headline=headline, quantity=quantity, short=_short,
-        word=lambda status: WORDS.get(status, status), code=_code,
-    )  # fmt: skip
+        percent=percent,
+        duration=duration,
+        line=line,
+        plain=plain,
+        headline=headline,
+        quantity=quantity,
+        short=_short,
+        word=lambda status: WORDS.get(status, status),
+        code=_code,
+    )
     environment.globals.update(score=charts.score, look=charts.look)
     return environment
 
@@ -267,4 +306,3 @@ def _short(value: float) -> str:
 def _code(library: Library, lines: Sequence[int]) -> Markup:
     """Highlighted lines: the library has escaped them."""
     return Markup("\n".join(library.html[number] for number in lines))
-

@@ -1,4 +1,4 @@
-"""Axes of the page's plots. Horizontal places are percentages, so that a plot fits any width without scaling its text."""
+"""Axes of the page's plots. Places across are percentages, so that a plot fits any width without scaling its text."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _ems(char: str) -> float:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least `gap` apart within [low, high] as far as they fit, in the same order, each near the one wanted."""
+    """Places near the wanted ones and in their order, at least `gap` apart, within [low, high] as far as they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     places = [min(max(wanted[i], low), high) for i in order]
     for i in range(1, len(places)):

@@ -64,19 +64,26 @@ class Account(NamedTuple):
     """Spearman's correlation of the two, within shapes, on average."""
 
 
-def tuned(run: Run) -> list[Tuned]:
+def tuned(run: Run, ledger: Ledger) -> list[Tuned]:
     """The submissions with the most trials, in their order."""
     entries = sorted((e for e in run if e.trials), key=lambda e: -len(e.trials))[:FAMILIES]
-    return [_tuned(entry) for entry in sorted(entries, key=lambda e: e.n)]
+    return [_tuned(entry, *comparable(entry, ledger)) for entry in sorted(entries, key=lambda e: e.n)]
 
 
-def importance(trials: Sequence[TrialRow]) -> dict[str, float]:
+def comparable(entry: Entry, ledger: Ledger) -> tuple[str, list[TrialRow]]:
+    """The trials with a score of one kind of evidence, and which: measured ones where there are any."""
+    scored = [row for row in entry.trials if row.status is Status.PASSED and row.score is not None]
+    kinds = {row.n: ledger.trials.get((entry.n, row.n), "") for row in scored}
+    evidence = next((kind for kind in ("measured", "modelled") if kind in kinds.values()), "")
+    return evidence, [row for row in scored if kinds[row.n] == evidence]
+
+
+def importance(scored: Sequence[TrialRow]) -> dict[str, float]:
     """Share of the scores' variance that goes with each parameter alone; {} with too little to go by.
 
     The first-order term of a functional ANOVA, corrected for the share that chance groups would explain (epsilon
     squared, Kelley 1935). What parameters do together is in none of them, so the shares need not add up to 1.
     """
-    scored = [row for row in trials if row.status is Status.PASSED and row.score is not None]
     scores = [row.score or 0.0 for row in scored]
     if len(scored) < ENOUGH:
         return {}
@@ -118,19 +125,18 @@ def account(ledger: Ledger) -> Account | None:
     )  # fmt: skip
 
 
-def _tuned(entry: Entry) -> Tuned:
+def _tuned(entry: Entry, evidence: str, scored: Sequence[TrialRow]) -> Tuned:
     trials = entry.trials
-    scored = [row for row in trials if row.status is Status.PASSED and row.score is not None]
     best = max(scored, key=lambda row: row.score or 0.0, default=None)
-    weights = importance(trials)
+    weights = importance(scored)
     top = max((row.score or 0.0 for row in scored), default=0.01) * 1.05 or 0.01
     axis = Axis(0, top, HEIGHT)
-    names = sorted(_varied(trials), key=lambda name: -weights.get(name, 0.0))
+    names = sorted(_varied(scored), key=lambda name: -weights.get(name, 0.0))
     failed = len(trials) - len(scored)
     return Tuned(
         entry.n, line(entry.submission.note, 90) or entry.submission.origin, len(trials), len(scored),
-        f"{failed} without a score" if failed else "", best.score if best else None,
-        str(entry.evidence) if entry.evidence else "", parameters(best.parameters.items()) if best else "",
+        f"{failed} without a {evidence} score" if failed else "", best.score if best else None,
+        evidence, parameters(best.parameters.items()) if best else "",
         [_slice(name, scored, axis, weights.get(name), best) for name in names] if scored else [],
         [Tick(axis.down(v), f"{short(100 * v)} %") for v in steps(0, axis.high, 3)], HEIGHT,
     )  # fmt: skip
@@ -145,10 +151,10 @@ def _slice(name: str, scored: Sequence[TrialRow], axis: Axis, weight: float | No
     shown = {_choice(row, name): line(str(row.parameters[name]), 12) for row in scored}
     choices = sorted(shown, key=lambda c: (isinstance(c, str), c))
     at = {choice: round(100 * (i + 0.5) / len(choices), 2) for i, choice in enumerate(choices)}
-    dots = [
-        (at[_choice(row, name)], axis.down(row.score or 0.0), f"trial {row.n}: {name}={row.parameters[name]}, {percent(row.score)}")
-        for row in scored[-DOTS:]
-    ]  # fmt: skip
+    dots = []
+    for row in scored[-DOTS:]:
+        choice = _choice(row, name)
+        dots.append((at[choice], axis.down(row.score or 0.0), f"trial {row.n}: {shown[choice]}, {percent(row.score)}"))
     words = [Tick(at[choice], shown[choice]) for choice in choices]
     return Slice(name, words, dots, line(str(best.parameters[name]), 20) if best else "", weight)
 

@@ -9,16 +9,15 @@ from pydantic import ValidationError
 
 from kopt.errors import KoptError
 from kopt.records import Verdict
-from kopt.report.differences import Difference, difference, turnover
+from kopt.report.differences import Difference, Line, difference, turnover
 from kopt.report.highlight import Library
 from kopt.report.ledger import Cost, Following, costs, text_of
 from kopt.report.page.money import dollars
-from kopt.report.page.search import importance, parameters
+from kopt.report.page.search import comparable, importance, parameters
 from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Row, Rows
 from kopt.report.task import About
-from kopt.report.terminal import duration
-from kopt.report.text import line, plain
+from kopt.report.text import duration, line, plain
 from kopt.run import Run
 
 MOST_TEXT = 6000
@@ -103,7 +102,7 @@ def article(following: Following, rows: Rows, about: About, sources: Sources, n:
         _when(row), cost(costs(ledger, n)), verdict, problem,
         shape_rows(verdict, about), kernels(verdict), parameters(row.parameters.items()),
         f"{len(entry.trials)} parameter points were tried" if entry.trials else "",
-        sorted(importance(entry.trials).items(), key=lambda item: -item[1]),
+        sorted(importance(comparable(entry, ledger)[1]).items(), key=lambda item: -item[1]),
         [(line(c.name, 30) or "no tool", c.ok, duration(c.seconds), line(text_of(run, c.place), 140)) for c in shown],
         len(calls) - len(shown), plain(text_of(run, place))[:MOST_TEXT] if place else "",
         changes(rows, sources, row) if diffs else [],
@@ -160,6 +159,7 @@ def _kernel(k: Mapping[str, Any]) -> Kernel:
         value = k.get(key)
         return int(value) if isinstance(value, int | float) else 0
 
+    limit = line(str(k.get("occupancy_limit") or ""), 30)
     spilled = number("spill_stores") + number("spill_loads")
     facts = [
         ("registers", str(k.get("registers", "?"))),
@@ -168,7 +168,7 @@ def _kernel(k: Mapping[str, Any]) -> Kernel:
          if number("shared_limit") else f"{number('shared') / 1024:.0f} KiB"),
         ("warps", str(k.get("warps", "?"))),
         ("stages", str(k.get("stages", "?"))),
-        ("blocks per SM", f"{k.get('occupancy', '?')}" + (f", limited by {line(str(k['occupancy_limit']), 30)}" if k.get("occupancy_limit") else "")),
+        ("blocks per SM", str(k.get("occupancy", "?")) + (f", limited by {limit}" if limit else "")),
     ]  # fmt: skip
     if isinstance(waits := k.get("waits_per_mma"), int | float):
         facts.append(("waits per MMA", f"{waits:g}"))
@@ -189,7 +189,8 @@ def _verdict(run: Run, n: int) -> tuple[Verdict | None, str]:
 
 
 def _cut(diff: Difference) -> tuple[Difference, bool]:
-    hunks, count = [], 0
+    hunks: list[tuple[Line, ...]] = []
+    count = 0
     for hunk in diff.hunks:
         if count + len(hunk) > MOST_DIFF:
             return diff._replace(hunks=tuple(hunks)), True

@@ -43,8 +43,9 @@ def table(rows: Rows, ledger: Ledger, sources: Sources, only: Iterable[int] | No
 def _row(row: Row, rows: Rows, ledger: Ledger, sources: Sources, width: int) -> TableRow:
     spent = costs(ledger, row.n)
     failed = row.status not in ("passed", "pending") and (row.rule or row.reason)
+    said, aside = (row.reason, row.note) if failed else (row.note, "")
     return TableRow(
         row, "" if row.score is None else f"{row.score:.6g}", f"{spent.seconds:.3g}", score(row, ledger),
         (row.evidence or "") if row.evidence != rows.evidence else "", summary(rows, sources, row), line(row.rule, 60),
-        line(row.reason, width) if failed else line(row.note, width), line(row.note, width) if failed else "", cost(spent),
+        line(said, width), line(aside, width), cost(spent),
     )  # fmt: skip

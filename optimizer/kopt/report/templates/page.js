@@ -151,7 +151,7 @@
       row.hidden = !fits;
       count += fits;
     }
-    find("#matches").textContent = words.length || status ? `${count} of ${body.rows.length}` : "";
+    find("#fitting").textContent = words.length || status ? `${count} of ${body.rows.length}` : "";
   };
   if (body) {
     let waiting;
