@@ -35,6 +35,7 @@ def versions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_every_trouble_comes_with_a_mend(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_compiler", lambda: Check("compiler", "ok", "tried elsewhere"))
+    monkeypatch.setattr(doctor, "_judge", lambda: Check("judge", "ok", "tried elsewhere"))
     found = list(examine(workspace))
     names = [check.name for check in found]
     assert names[:8] == ["system", "python", "package", "toolchain", "packages", "resources", "gpu", "workspace"]
@@ -96,3 +97,15 @@ def test_a_workspace_that_cannot_hold_runs_fails(workspace: Path) -> None:
     check = doctor._workspace(workspace)
     assert check.state == "fail"
     assert "submissions cannot be written" in check.finding
+
+
+@pytest.mark.skipif(not doctor.LINUX, reason="the judge is for Linux")
+def test_the_judge_says_how_it_shares_memory_and_which_walls_stand() -> None:
+    if doctor.detect().gpus:
+        pytest.skip("this asks for the CPU backend")
+    judge, *walls = doctor._judge()
+    assert (judge.name, judge.state) == ("judge", "ok")
+    assert "memfd" in judge.finding
+    assert {"runner network", "runner uid", "runner landlock", "runner seccomp"} <= {wall.name for wall in walls}
+    assert all((wall.state == "ok") == ("missing" not in wall.finding) for wall in walls)
+    assert all(wall.mend for wall in walls if wall.state != "ok")

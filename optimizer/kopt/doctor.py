@@ -42,7 +42,7 @@ def examine(workspace: Path) -> Iterator[Check]:
     """All checks, in the order in which trouble should be mended; each is given as soon as it is known."""
     looks: tuple[Callable[[], Check | Iterator[Check]], ...] = (
         _system, _python, _package, _toolchain, _packages, _resources, _gpu, lambda: _workspace(workspace), _scratch,
-        _walls, _compiler,
+        _walls, _compiler, _judge,
     )  # fmt: skip
     for look in looks:
         try:
@@ -187,3 +187,28 @@ def _compiler() -> Check:
         return Check("compiler", "fail", f"a small kernel does not compile: {reply.error}", "reinstall triton")
     size, seconds = reply.value["bytes"], reply.seconds
     return Check("compiler", "ok", f"a small kernel compiled for sm_90 in {seconds:.1f} s ({size} bytes)")
+
+
+def _judge() -> Iterator[Check]:
+    """A judge and a runner of its own, started and asked: on the GPU that a run would use, else on the CPU backend."""
+    if not LINUX or len(versions(("torch", "triton"))) < 2:
+        return
+    from kopt.judge import Judge
+    from kopt.judge.bench import NOTHING
+
+    gpus = [gpu for gpu in detect().gpus if not gpu.busy]
+    where = f"GPU {gpus[0].index}" if gpus else "CPU backend"
+    try:
+        with Judge(NOTHING, "cuda" if gpus else "cpu", device=gpus[0].uuid if gpus else "doctor") as judge:
+            found = judge.probe()
+    except KoptError as error:
+        # Without a GPU nothing is measured anyway.
+        yield Check("judge", "fail" if gpus else "warn", f"{where}: {error}", "kopt audit shows what fails")
+        return
+    yield Check("judge", "ok", f"{where}: a runner shares memory ({found['sharing']})")
+    for name, state in found["walls"].items():
+        if state == "up":
+            yield Check(f"runner {name}", "ok", "stands around a kernel that is timed")
+        else:
+            mend = "measure only kernels that you trust here, or run kopt as root in a container of its own"
+            yield Check(f"runner {name}", "warn", state, mend)

@@ -42,7 +42,7 @@ def _line(found: Check) -> Text:
     from kopt.report.text import line
 
     style = {"ok": "green", "warn": "yellow", "fail": "red"}[found.state]
-    text = Text.assemble((f"{found.state:<5}", style), f"{found.name:<18}", line(found.finding))
+    text = Text.assemble((f"{found.state:<5}", style), f"{found.name:<20}", line(found.finding))
     if found.mend:
-        text.append(f"\n     {'':<18}mend: {line(found.mend)}", style="bright_black")
+        text.append(f"\n     {'':<20}mend: {line(found.mend)}", style="bright_black")
     return text

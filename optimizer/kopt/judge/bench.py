@@ -8,15 +8,25 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
+from kopt.judge.layout import layout
 from kopt.judge.measure import CANDIDATE, Job, Rejected
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
-from kopt.judge.runners import RunnerFailed, Zygote
+from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
+
+NOTHING = Task.model_validate({
+    "name": "nothing", "title": "Nothing", "entry": "nothing", "dims": {"N": {}}, "input_families": ("none",),
+    "tensors": ({"name": "out", "role": "output", "dtype": "float32", "dims": ("N",)},),
+    "timing": ({"name": "one", "dims": {"N": 1}},), "check_cpu": ({"name": "one", "dims": {"N": 1}},),
+    "score": {"peak": "none"}, "tolerance": {"relative_rms": 1.0},
+})  # fmt: skip
+"""For a runner that is only to be looked at."""
 
 
 class Bench:
@@ -104,6 +114,25 @@ class Bench:
         held, self._kept = self._kept, None
         if held is not None:
             held[1].runner.kill()
+
+    def probe(self) -> dict[str, Any]:
+        """Start a runner as for a stranger's kernel, have it map memory, and end it: what stands, and by which way."""
+        arena, fd, size = self.arena(CANDIDATE, 1 << 20)
+        payload = {
+            "backend": self.backend.name, "task": NOTHING.model_dump(mode="json"), "parameters": {},
+            "source": "def nothing(out):\n    pass\n", "arena_bytes": size, "trusted": False,
+        }  # fmt: skip
+        runner = Runner(self.zygote, CANDIDATE, payload, fd, deadline=60.0)
+        try:
+            runner.ready(30.0)
+            arm = Arm(CANDIDATE, runner, arena)
+            shape = NOTHING.timing[0]
+            runner.setup(layout(NOTHING, shape.dims, 1, 1), 30.0)
+            return {"walls": arm.runner.walls, "sharing": self.backend.sharing, "witness_us": self.self_test()}
+        except RunnerFailed as failure:
+            raise HarnessError(f"a runner does not work here: {failure.finding}") from None
+        finally:
+            runner.kill()
 
     def self_test(self) -> float:
         """Prove after a runner's death that device and judge still work; microseconds of the witness."""

@@ -103,6 +103,13 @@ class Judge:
                     raise HarnessError(f"the judge broke twice over the same kernel: {death}") from None
         raise AssertionError("unreachable")
 
+    def probe(self) -> dict[str, Any]:
+        """What stands around a runner here, and how memory reaches it; HarnessError when no runner works."""
+        try:
+            return self._ask({"op": "probe"}, _SLACK)
+        except _Died as death:
+            raise HarnessError(f"the judge broke: {death}") from None
+
     def close(self) -> None:
         """End the judge and everything it started."""
         if self._process is not None:

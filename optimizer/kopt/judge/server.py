@@ -79,6 +79,8 @@ def _open(request: dict[str, Any]) -> tuple[Bench, dict[str, Any], Zygote]:
 def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
     if request["op"] == "self_test":
         return {"witness_us": bench.self_test()}
+    if request["op"] == "probe":
+        return bench.probe()
     judgement = bench.judge(
         Task.model_validate(request["task"]),
         request["source"],

@@ -30,6 +30,8 @@ class JudgeSide(Protocol):
     name: str
     device: str
     """For torch: "cuda" or "cpu"."""
+    sharing: str
+    """How memory reaches a runner, in words."""
     measures: bool
     """Whether its times may be called utilization."""
     cache_bytes: int

@@ -20,6 +20,7 @@ class CpuJudge:
 
     name = "cpu"
     device = "cpu"
+    sharing = "memfd, its descriptor over a Unix socket"
     measures = False
     cache_bytes = 0
     max_clock_mhz: float | None = None

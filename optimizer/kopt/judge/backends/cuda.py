@@ -35,6 +35,7 @@ class CudaJudge:
 
     name = "cuda"
     device = "cuda"
+    sharing = "cuMemCreate, its descriptor over a Unix socket"
     measures = True
 
     def __init__(self, uuid: str) -> None:
