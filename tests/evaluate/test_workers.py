@@ -530,4 +530,15 @@ def test_the_toolchain_is_that_of_the_workers(workers: Workers) -> None:
     toolchain = workers.toolchain()
     assert toolchain.torch.startswith(importlib.metadata.version("torch").split("+")[0])
     assert toolchain.ptxas
-    assert "torch" not in sys.modules
+
+
+def test_the_driver_knows_the_toolchain_without_importing_it() -> None:
+    script = """
+import sys
+from kopt.evaluate.workers import Workers
+with Workers() as workers:
+    assert workers.toolchain().torch
+print("torch" in sys.modules or "triton" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

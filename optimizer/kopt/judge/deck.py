@@ -80,7 +80,7 @@ class Deck:
                 self._raw[start : start + block.count * block.stride].random_(0, 256)
             elif style == "nan":
                 out.fill_(float("nan"))
-            elif style == "negated" and bool(out[0].isfinite().all()):
+            elif style == "negated" and bool(out[0].isfinite().all()) and bool(out[0].float().any()):
                 out.neg_()
             else:
                 noise = self._torch.randn(out.shape[1:], device=self._device, dtype=self._torch.float32)
