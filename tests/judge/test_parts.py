@@ -202,6 +202,19 @@ def test_what_is_written_after_the_gather_shows(blend: Task) -> None:
     assert not snapshot.same(snapshot.again())
 
 
+def test_slots_that_a_batch_does_not_use_do_not_make_it_differ(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    calls = cards.deal(2)
+    honest(cards, calls)
+    first = Snapshot.draw(cards, 2).take()
+    cards.outputs["out"][2:].add_(1.0)
+    assert first.same(first.again(), 2)
+    assert not first.same(first.again())
+    cards.outputs["out"][1].add_(1.0)
+    assert not first.same(first.again(), 2)
+
+
 # --------------------------------------------------------------------------------------------------------- statistics
 
 

@@ -27,7 +27,7 @@ def accuracy(shape: Shape, candidate: Arm, vendor: Arm | None, unit: float, ask:
     second = ask(candidate, calls, first)
     assert first.found is not None
     assert second.found is not None
-    if not first.found.same(second.found):
+    if not first.found.same(second.found, len(calls)):
         yield Finding(
             rule="judge.determinism",
             message="the same inputs gave different outputs, all within the bound",
