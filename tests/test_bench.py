@@ -110,6 +110,7 @@ def test_a_missing_shape_leaves_a_kernel_without_a_mean() -> None:
     assert table(rows).row_count == 6
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_csv_and_a_figure(root: Path, tmp_path: Path) -> None:
     done = kopt(root, "bench", "blend", "--backend", "cpu", "--rounds", "1", "--json", "--csv", str(tmp_path / "t.csv"),
                 "--figure", str(tmp_path / "t.svg"))  # fmt: skip

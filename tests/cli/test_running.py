@@ -148,6 +148,7 @@ def test_submit_records_one_file_in_a_new_run_or_a_given_one(house: Path) -> Non
     assert "is a run of task tiny, not of fp8_gemm" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(house: Path, live: Callable[..., subprocess.Popen[str]]) -> None:
     folder = house / "submissions" / "cut"
     process = live("run", "tiny", "--name", "cut")

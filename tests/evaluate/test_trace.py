@@ -260,6 +260,7 @@ print(json.dumps(kernels))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["k_major", "split_k", "gluon_ws"])
 def test_registers_spills_and_shared_memory_are_those_of_tritons_own_jit(
     trace: Tracer, tmp_path: Path, family: str

@@ -20,6 +20,7 @@ from kopt.run import Run
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_demo_climbs_from_the_skeleton_through_the_landmarks(tmp_path: Path) -> None:
     """Its kernels are compiled, run against the reference and timed by the model; nothing is recorded but words."""
