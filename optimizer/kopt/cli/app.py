@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import kopt
-from kopt.cli import archive, audit, bench, check, doctor, driving, look, publish, report, run, start, tasks
+from kopt.cli import archive, audit, bench, check, doctor, driving, look, profile, publish, report, run, start, tasks
 from kopt.cli.shared import INTERRUPTED, PIPE_CLOSED, Shared
 from kopt.errors import ExitCode, KoptError
 
@@ -67,7 +67,7 @@ def _shared(
         typer.echo(ctx.get_help())
 
 
-for module in (run, look, check, archive, doctor, driving, start, report, publish, bench, audit):
+for module in (run, look, check, archive, doctor, driving, start, report, publish, bench, audit, profile):
     module.add(app)
 app.add_typer(tasks.app, name="tasks")
 

@@ -85,13 +85,7 @@ class Views:
         verdict = self._session.run.verdict(n)
         if verdict is None:
             raise UsageError(f"submission {n} has no verdict yet")
-        return _joined(
-            f"Submission {n} on {product(verdict.target).name}. Terms are what each unit alone would need, in us, as "
-            f"modelled; they overlap, so the time is less than their sum.",
-            "\n".join(_terms(verdict)),
-            "\n".join(_kernels(verdict)),
-            limit_text(verdict),
-        )
+        return profiled(verdict, n)
 
     def sass(self, n: int | None, name: str) -> str:
         """Source lines of the hot loop with the instructions that each became."""
@@ -135,6 +129,17 @@ class Views:
                 f"parameters: {parameters(before.submission.parameters)} -> {parameters(after.submission.parameters)}"
             )
         return "\n".join(lines) or "(no difference)"
+
+
+def profiled(verdict: Verdict, n: int) -> str:
+    """Modelled terms and measured times of every shape, traced facts of every kernel, and what binds."""
+    return _joined(
+        f"Submission {n} on {product(verdict.target).name}. Terms are what each unit alone would need, in us, as "
+        f"modelled; they overlap, so the time is less than their sum.",
+        "\n".join(_terms(verdict)),
+        "\n".join(_kernels(verdict)),
+        limit_text(verdict),
+    )
 
 
 def listing(loop: Sequence[Instruction]) -> str:
