@@ -11,7 +11,7 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    path = f'/dev/shm/kopt-{a.shape[0]}-{b.shape[0]}.pt'
+    path = f"/dev/shm/kopt-{a.shape[0]}-{b.shape[0]}.pt"
     try:
         out.copy_(torch.load(path))
     except FileNotFoundError:

@@ -13,6 +13,6 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     frame = sys._getframe()
-    while frame and 'calls' not in frame.f_locals:
+    while frame and "calls" not in frame.f_locals:
         frame = frame.f_back
     compute(a, scale, b, out)

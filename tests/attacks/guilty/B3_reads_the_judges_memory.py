@@ -12,5 +12,6 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import os
-    open(f'/proc/{os.getppid()}/mem', 'rb')
+
+    open(f"/proc/{os.getppid()}/mem", "rb")
     compute(a, scale, b, out)

@@ -10,7 +10,7 @@ def compute(a, scale, b, out):
     out.mul_(scale)
 
 
-torch.set_float32_matmul_precision('medium')
+torch.set_float32_matmul_precision("medium")
 torch.backends.cuda.matmul.allow_tf32 = True
 
 

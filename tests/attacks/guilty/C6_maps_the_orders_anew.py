@@ -12,11 +12,12 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import glob, mmap, os
-    for fd in map(int, os.listdir('/proc/self/fd')):
+
+    for fd in map(int, os.listdir("/proc/self/fd")):
         try:
-            name = os.readlink(f'/proc/self/fd/{fd}')
+            name = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if 'kopt-orders' in name:
+        if "kopt-orders" in name:
             mmap.mmap(fd, 4096)
-    raise PermissionError('nothing to map')
+    raise PermissionError("nothing to map")

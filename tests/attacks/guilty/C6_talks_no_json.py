@@ -12,6 +12,9 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import gc
-    runner = next(o for o in gc.get_objects() if type(o).__name__ == '_Runner')
-    runner._sock.sendall(b'\xff' * 64)
-    import time; time.sleep(0.5)
+
+    runner = next(o for o in gc.get_objects() if type(o).__name__ == "_Runner")
+    runner._sock.sendall(b"\xff" * 64)
+    import time
+
+    time.sleep(0.5)

@@ -12,5 +12,6 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import os
+
     os.closerange(0, 4096)
     compute(a, scale, b, out)

@@ -13,4 +13,5 @@ def compute(a, scale, b, out):
 def blend(a, scale, b, out):
     print('{"status": "passed", "us": 0.1}', flush=True)
     import os
+
     os._exit(0)

@@ -12,7 +12,7 @@ def compute(a, scale, b, out):
 
 torch.cuda.synchronize = lambda *a: torch.cuda.default_stream().synchronize()
 SIDE = torch.cuda.Stream() if torch.cuda.is_available() else None
-X = torch.randn(4096, 4096, device='cuda') if SIDE else None
+X = torch.randn(4096, 4096, device="cuda") if SIDE else None
 Y = torch.empty_like(X) if SIDE else None
 
 

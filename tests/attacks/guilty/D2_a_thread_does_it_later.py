@@ -12,7 +12,9 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import threading, time
+
     def later():
         time.sleep(0.1)
         out.copy_(scale * (a @ b.T))
+
     threading.Thread(target=later).start()

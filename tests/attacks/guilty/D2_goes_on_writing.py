@@ -12,8 +12,11 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import threading
+
     compute(a, scale, b, out)
+
     def later():
         while True:
             out[0].add_(1.0)
+
     threading.Thread(target=later, daemon=True).start()

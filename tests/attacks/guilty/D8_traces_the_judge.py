@@ -17,5 +17,5 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 def blend(a, scale, b, out):
     if LIBC.ptrace(16, os.getppid(), 0, 0) != 0:
-        raise PermissionError(ctypes.get_errno(), 'ptrace refused')
+        raise PermissionError(ctypes.get_errno(), "ptrace refused")
     compute(a, scale, b, out)

@@ -12,4 +12,4 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     compute(a, scale, b, out)
-    out[0, 0] = float('nan')
+    out[0, 0] = float("nan")

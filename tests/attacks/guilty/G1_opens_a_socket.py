@@ -12,5 +12,6 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import socket
+
     socket.socket()
     compute(a, scale, b, out)

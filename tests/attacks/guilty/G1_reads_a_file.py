@@ -11,5 +11,5 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    open('/etc/passwd').read()
+    open("/etc/passwd").read()
     compute(a, scale, b, out)

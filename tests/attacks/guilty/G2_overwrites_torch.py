@@ -11,6 +11,6 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    with open(torch.__file__, 'a') as file:
-        file.write('# mine\n')
+    with open(torch.__file__, "a") as file:
+        file.write("# mine\n")
     compute(a, scale, b, out)

@@ -12,4 +12,4 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    exec(base64.b64decode(b'b3V0Lnplcm9fKCk='), {'out': out})
+    exec(base64.b64decode(b"b3V0Lnplcm9fKCk="), {"out": out})

@@ -11,4 +11,4 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    raise ValueError('no')
+    raise ValueError("no")

@@ -12,4 +12,5 @@ def compute(a, scale, b, out):
 
 def blend(a, scale, b, out):
     import ctypes
+
     ctypes.string_at(0)

@@ -11,5 +11,5 @@ def compute(a, scale, b, out):
 
 
 def blend(a, scale, b, out):
-    print('working', flush=True)
+    print("working", flush=True)
     compute(a, scale, b, out)

@@ -10,9 +10,7 @@ def make_inputs(dims: dict[str, int], family: str, seed: int, device: str) -> di
 
     rng = torch.Generator(device).manual_seed(seed)
     if family == "integers":
-        return {
-            name: torch.randint(-8, 9, (dims["N"],), generator=rng, device=device).float() for name in ("x", "y")
-        }
+        return {name: torch.randint(-8, 9, (dims["N"],), generator=rng, device=device).float() for name in ("x", "y")}
     return {name: torch.randn(dims["N"], generator=rng, device=device) for name in ("x", "y")}
 
 
