@@ -12,6 +12,8 @@ from kopt.cli.shared import Json, RunName, Workspace, complete_run, console, pri
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from kopt.report.comparison import Side
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Where to write it (default: in reports/).")]
@@ -27,7 +29,10 @@ def add(app: typer.Typer) -> None:
 def report(
     ctx: typer.Context, run: RunName = "last", out: Out = None, json: Json = False, workspace: Workspace = None
 ) -> None:
-    """Write the utilization report of a run: one page that needs nothing else, figures, and summaries."""
+    """Write the utilization report of a run.
+
+    One page that needs nothing else, figures, and summaries.
+    """
     from kopt import runs
     from kopt.report import write
 
@@ -51,7 +56,10 @@ def view(
     ] = "127.0.0.1",
     workspace: Workspace = None,
 ) -> None:
-    """Show the runs of the workspace in a browser, live while they go on. Ends with Ctrl-C."""
+    """Show runs in a browser, live while they go on.
+
+    Ends with Ctrl-C.
+    """
     from kopt import runs
     from kopt.errors import UsageError
 
@@ -105,12 +113,12 @@ def compare(
 def _show(sides: Sequence[Side], reasons: Sequence[str], png: Path) -> None:
     from rich.text import Text
 
-    from kopt.report import comparison, terminal
+    from kopt.report import comparison
 
     for text in [*reasons, *comparison.warnings(sides)]:
         show(Text(f"warning: {text}", style="yellow"))
     names = [side.rows.id for side in sides]
-    show(terminal.side_by_side(names, comparison.facts(sides)))
+    show(_beside(names, comparison.facts(sides)))
     shapes = [
         (
             name,
@@ -123,8 +131,22 @@ def _show(sides: Sequence[Side], reasons: Sequence[str], png: Path) -> None:
     ]
     if shapes:
         show(Text("\nus by shape, and the speed against the first run", style="bold"))
-        show(terminal.side_by_side([f"{s.rows.id} ({s.rows.evidence})" for s in sides], shapes))
+        show(_beside([f"{s.rows.id} ({s.rows.evidence})" for s in sides], shapes))
     show(Text(f"\nfigure  {png}", style="bright_black"))
+
+
+def _beside(names: Sequence[str], facts: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    from rich.text import Text
+
+    from kopt.report import terminal
+    from kopt.report.text import line
+
+    table = terminal.table("", *(line(name, 50) for name in names))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, cells in facts:
+        table.add_row(Text(name, style="bright_black"), *(Text(line(cell, 60)) for cell in cells))
+    return table
 
 
 def watch(ctx: typer.Context, run: RunName = "last", workspace: Workspace = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +28,20 @@ LANE, GAP = 0.25, 0.07
 
 def draw(rows: Rows, folder: Path) -> tuple[Path, Path]:
     """Write utilization.png and utilization.svg into `folder`, whole or not at all; HarnessError when it cannot."""
+    return write(lambda: compose(rows), folder, NAME, salt=rows.id)
+
+
+def write(compose: Callable[[], Figure], folder: Path, name: str, *, salt: str) -> tuple[Path, Path]:
+    """Compose a figure in the house's style and write it as PNG and SVG. The same `salt` gives the same bytes."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    paths = folder / f"{NAME}.png", folder / f"{NAME}.svg"
-    # The same run gives the same bytes: no dates, no random ids.
-    style: Any = {**settings(), "svg.hashsalt": rows.id}
+    paths = folder / f"{name}.png", folder / f"{name}.svg"
+    # No dates, no random ids.
+    style: Any = {**settings(), "svg.hashsalt": salt}
     with mpl.rc_context(style):
-        figure = compose(rows)
+        figure = compose()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path, canvas, kind in zip(paths, (FigureCanvasAgg, FigureCanvasSVG), ("png", "svg"), strict=True):

@@ -6,7 +6,7 @@ A `Ledger` is a second replay beside `Run`. It keeps numbers and places in the j
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import exp, log
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,14 +134,16 @@ class Following:
         return self.folder / journal.FILE
 
     def poll(self) -> list[journal.Event]:
-        """Events since the last call, applied. HarnessError when the journal is broken or was replaced by a shorter."""
-        events = []
+        """Events since the last call, all applied. HarnessError when the journal is broken."""
+        return list(self.steps())
+
+    def steps(self) -> Iterator[journal.Event]:
+        """As `poll`, one by one: the run stands where each event left it."""
         for event in journal.read(self.path, self.offset, self.seq) if self.path.exists() else ():
             self.run.apply(event)
             self.ledger.apply(event, self.run)
             self.offset, self.seq = event.offset + event.size, event.seq
-            events.append(event)
-        return events
+            yield event
 
     @property
     def grown(self) -> bool:

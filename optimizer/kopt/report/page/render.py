@@ -63,10 +63,12 @@ class Site:
 class Page:
     """A run as its page shows it. Computing it reads the verdicts of the landmarks only."""
 
-    def __init__(self, following: Following, about: About, site: Site = Site()) -> None:
-        self.following, self.about, self.site = following, about, site
+    def __init__(
+        self, following: Following, about: About, site: Site | None = None, sources: Sources | None = None
+    ) -> None:
+        self.following, self.about, self.site = following, about, site or Site()
         self.rows: Rows = rows(following.run)
-        self.sources = Sources(following.run, Library())
+        self.sources = sources or Sources.of(following.run)
 
     def sections(self) -> dict[str, Any]:
         """What the sections above the list of submissions show."""
@@ -89,11 +91,12 @@ class Page:
         except ValueError:  # written by a newer kopt
             return None
 
-    def article(self, n: int, *, source: bool = True, diffs: bool = True) -> str:
-        """One submission, whole; without `source` or `diffs`, a script of the page fills them in."""
-        return f"{self.body(n, diffs=diffs)}{self.source(n, whole=source)}{END}"
+    def article(self, n: int, *, open: bool = False) -> str:
+        """One submission, whole; `open` shows it at once."""
+        return f"{self.body(n, diffs=True, open=open)}{self.source(n, whole=True, open=open)}{END}"
 
-    def body(self, n: int, *, diffs: bool) -> str:
+    def body(self, n: int, *, diffs: bool, open: bool = False) -> str:
+        """All but the source; without `diffs`, a script of the page fills them in."""
         shown = article(self.following, self.rows, self.about, self.sources, n, diffs=diffs)
         return _render(
             "_submission.html.j2",
@@ -102,11 +105,12 @@ class Page:
             site=self.site,
             library=self.sources.library,
             ledger=self.following.ledger,
-            default=self.default,
+            open=open,
             diffs=diffs,
         )
 
-    def source(self, n: int, *, whole: bool) -> str:
+    def source(self, n: int, *, whole: bool, open: bool = False) -> str:
+        """The end of an article; not `whole`, a script of the page fills it in."""
         lines, first = self.sources.lines(n), self.sources.first(n)
         return _render(
             "_source.html.j2",
@@ -117,7 +121,7 @@ class Page:
             with_source=whole,
             run=self.following.run,
             file=f"sources/{self.following.run.entry(n).submission.file}",
-            default=self.default,
+            open=open,
         )
 
     @property
@@ -161,7 +165,7 @@ def _articles(page: Page, room: int) -> tuple[dict[int, str], dict[int, str]]:
     order = _importance(page)
     diffs = len(order) <= WHOLE
     order = order[:WHOLE]
-    light = {n: (page.body(n, diffs=diffs), page.source(n, whole=False) + END) for n in order}
+    light = {n: (page.body(n, diffs=diffs, open=n == page.default), page.source(n, whole=False) + END) for n in order}
     sizes = {n: len(body.encode()) + len(source) for n, (body, source) in light.items()}
     room -= round(COMPRESSED * sum(sizes.values()))
     shown = {}
@@ -172,28 +176,29 @@ def _articles(page: Page, room: int) -> tuple[dict[int, str], dict[int, str]]:
         shown[n] = "".join(light[n])
     for n in shown:
         body, source = light[n]
-        text = page.source(n, whole=True) + END
+        text = page.source(n, whole=True, open=n == page.default) + END
         if (more := len(text.encode()) - len(source)) <= room:
             room -= more
             shown[n] = body + text
     return shown, {n: "".join(light[n]) for n in order if n not in shown}
 
 
-def served(page: Page, *, live: bool, nonce: str) -> str:
-    """The same page on a server, which is asked for submissions one by one."""
+def served(page: Page, *, nonce: str, live: bool, open: int | None = None) -> str:
+    """The same page on a server, which is asked for submissions one by one; `open` is the one to begin with."""
     sections = page.sections()
+    shown = open if open in page.following.run.entries else page.default
     return _render(
         "page.html.j2",
         **sections,
         page=page,
         table=table(page.rows, page.following.ledger, page.sources),
-        default=page.default,
-        articles=[Markup(page.article(page.default))] if page.default else [],
+        default=shown,
+        articles=[Markup(page.article(shown, open=True))] if shown else [],
         packed=[],
         modes=_modes(sections["chart"]),
         brief=False,
         seq=page.following.seq,
-        following=live,
+        live=live,
         nonce=nonce,
         **_assets("page.js", "live.js"),
     )
@@ -203,7 +208,17 @@ def parts(page: Page) -> dict[str, str]:
     """The sections that change while a run goes on, by the id of their element."""
     sections = page.sections()
     names = ("headline", "chart", "shapes", "failures", "search", "money", "believe")
-    return {name: _render(f"_{name}.html.j2", **sections) for name in names}
+    modes = _modes(sections["chart"])
+    return {name: _render(f"_{name}.html.j2", **sections, modes=modes) for name in names}
+
+
+def table_rows(page: Page, only: Sequence[int]) -> str:
+    """Rows of the table for some submissions."""
+    return _render("_rows.html.j2", table=table(page.rows, page.following.ledger, page.sources, only), site=page.site)
+
+
+def css_hash() -> str:
+    return _hash(_asset("page.css"))
 
 
 def render(name: str, **values: Any) -> str:

@@ -100,5 +100,5 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
         places[i] = min(places[i], limit)
     found = [0.0] * len(wanted)
     for place, i in zip(places, order, strict=True):
-        found[i] = round(place, 1)
+        found[i] = round(place, 2)
     return found

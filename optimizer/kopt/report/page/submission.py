@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,12 +75,18 @@ class Sources:
         self._lines: dict[int, list[int]] = {}
         self._first: dict[tuple[int, ...], int] = {}
 
+    @classmethod
+    def of(cls, run: Run) -> Sources:
+        return cls(run, Library())
+
     def lines(self, n: int) -> list[int]:
         if n not in self._lines:
-            try:
-                text = self._run.source(n)
-            except (KoptError, UnicodeDecodeError):
-                text = f"# the file sources/{self._run.entry(n).submission.file} cannot be read\n"
+            name = f"sources/{self._run.entry(n).submission.file}"
+            text = f"# the file {name} cannot be read\n"
+            # A link could lead anywhere; a report holds what lies in the run.
+            if (self._run.folder / name).resolve().is_relative_to(self._run.folder.resolve()):
+                with contextlib.suppress(KoptError, UnicodeDecodeError):
+                    text = self._run.source(n)
             self._lines[n] = self.library.add(text)
             self._first.setdefault(tuple(self._lines[n]), n)
         return self._lines[n]

@@ -1,0 +1,1 @@
+"""`kopt view`: the reports of a workspace, served to this machine, live while a run goes on."""
