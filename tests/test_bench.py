@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
 def task(root: Path) -> Task:
     return content.load_task("blend", root)
 
