@@ -31,7 +31,9 @@ def audit(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Run the corpus of cheats and honest kernels; say which stage rejects each.
+    """Try the evaluator on a corpus of cheats.
+
+    Honest kernels stand beside them; it says which stage rejects each.
 
     Attacks are tried with the static rules switched off. Those that need a GPU are left out where there is none.
     """

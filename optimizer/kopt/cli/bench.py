@@ -35,7 +35,7 @@ def bench(
     workspace: Workspace = None,
     backend: Annotated[Literal["cuda", "cpu"], typer.Option(hidden=True)] = "cuda",
 ) -> None:
-    """Measure kernels beside the vendor library, in turns, on this machine's GPU.
+    """Measure kernels beside the vendor library, in turns.
 
     Your files first, then the published kernel and the ladder of families. Needs a GPU.
     """

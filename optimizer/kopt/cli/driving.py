@@ -92,7 +92,10 @@ def brief(
     fences: Annotated[bool, typer.Option("--fences", help="As a model without tool calling sees it.")] = False,
     workspace: Workspace = None,
 ) -> None:
-    """Print what a model will see: the brief, then how an episode opens."""
+    """Print exactly what a model will see.
+
+    The brief, then how an episode opens.
+    """
     where = root(ctx, workspace)
     from kopt import content
     from kopt.machine.products import DEFAULT_TARGET, product

@@ -13,7 +13,9 @@ def add(app: typer.Typer) -> None:
 
 
 def profile(ctx: typer.Context, reference: Submission, json: Json = False, workspace: Workspace = None) -> None:
-    """Show what binds a submission: modelled terms by shape, and the compiler's facts of each kernel.
+    """Show what binds a submission.
+
+    Modelled terms by shape, and the compiler's facts of each kernel.
 
     They come from the run itself: registers, spills, shared memory, pipeline and matrix instructions as compiled for
     its GPU, and measured times where there are some.

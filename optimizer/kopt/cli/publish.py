@@ -31,7 +31,9 @@ def publish(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Write a submission as one file to vendor, with its evidence, under kernels/TASK/published/.
+    """Write a submission as one file, with its evidence.
+
+    It goes to kernels/TASK/published/, to be vendored or loaded with kopt.load.
 
     Numbers come from the run's finale. Where its GPU is at hand, a submission that no finale has seen is measured now,
     and parameters by shape are tried.
