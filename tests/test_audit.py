@@ -104,10 +104,9 @@ def test_a_broken_index_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_score_and_the_stage_of_each(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kopt", "--workspace", str(tmp_path), "audit", "--cpu", "--only", "F10_", "--stage", "measure"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "kopt", "--workspace", str(tmp_path), "audit"]
+    wanted = ["--cpu", "--only", "F10_", "--stage", "measure"]
+    done = subprocess.run([*command, *wanted], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     assert last == "rejects 2 of 2, accepts 0 of 0"
