@@ -1,8 +1,9 @@
-"""Makes Triton's interpreter convert to and from bf16 and FP8 as GPUs do.
+"""Makes Triton's interpreter convert to and from bf16 and FP8, and multiply matrices of bf16, as GPUs do.
 
 Its own conversion (triton/runtime/interpreter.py, `_convert_float`, 3.6 to 3.9) cuts bits off where hardware rounds to
 nearest, ties to even, and saturates to FP8: errors of twice the size, all towards zero, and other bits than the GPU's.
-And it takes the NaN of e4m3, which has no infinity, for 480, so that reading beyond a tensor goes unseen.
+And it takes the NaN of e4m3, which has no infinity, for 480, so that reading beyond a tensor goes unseen. A dot of
+bf16 multiplies the bits of its operands as integers (`create_dot`, 3.6 to 3.9).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
 def install() -> None:
-    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to float32 and float16."""
+    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to float32 and float16, and the dot."""
     original = interpreter._convert_float
     nearest = (None, interpreter._ir.ROUNDING_MODE.RTNE)
 
@@ -39,6 +40,18 @@ def install() -> None:
         return result
 
     interpreter._convert_float = convert
+    dot = interpreter.InterpreterBuilder.create_dot
+
+    def widened(operand: Any) -> Any:
+        if operand.dtype.scalar != tl.bfloat16:
+            return operand
+        bits = _bits(_tensor(operand.data, torch.bfloat16).to(torch.float32))
+        return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widened(a), widened(b), *rest)
+
+    interpreter.InterpreterBuilder.create_dot = create_dot
 
 
 def _tensor(data: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:
