@@ -15,6 +15,7 @@ import anyio
 from mcp.client.session import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from quick import WORKSPACE, kernel, session
+from served import asked_for_tools
 
 from kopt import runs
 from kopt.interact.socket import Control
@@ -74,6 +75,15 @@ def test_a_client_optimizes_a_task_from_start_to_end(workspace: Path) -> None:
     assert run.charges.tool_calls == 5
     assert run.ended == "the proposer has nothing more to offer"
     assert run.dialogue.handed_over == "Works"
+
+
+def test_the_tools_are_listed_before_a_compiler_is_loaded_and_looking_at_them_starts_no_run(tmp_path: Path) -> None:
+    with asked_for_tools(tmp_path) as process:
+        loaded = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "pydantic_core" in loaded
+    assert not any(name in loaded for name in ("libtriton", "libtorch"))
+    assert process.returncode == 0
+    assert not (tmp_path / "submissions").exists()
 
 
 def test_a_client_joins_a_live_run(tmp_path: Path) -> None:

@@ -14,9 +14,6 @@ from kopt.interact.visitor import Backend, Origin, Visitor
 from kopt.propose import Proposer
 from kopt.session import Session, Stop
 
-HEAD_START = 1.0
-"""Seconds the server has to itself: a client asks for its tools first, and loading a compiler would slow the answer."""
-
 
 class Host:
     """A proposer that proposes nothing: the run belongs to the MCP client, and lasts until it leaves."""
@@ -36,8 +33,12 @@ class Host:
                 if session.stopping:
                     raise Stop("stopped by request") from None
 
+    @property
+    def left(self) -> bool:
+        return self._left.done()
+
     def leave(self) -> None:
-        if not self._left.done():
+        if not self.left:
             self._left.set_result(None)
 
 
@@ -53,7 +54,11 @@ def join(folder: Path, origin: Origin) -> None:
 
 
 def own(open_run: Callable[[Proposer], object]) -> None:
-    """Serve a run of our own: `open_run` starts or resumes it with the proposer it is given, and returns at its end."""
+    """Serve a run of our own: `open_run` starts or resumes it with the proposer it is given, and returns at its end.
+
+    It is opened by the first call that needs it: a client that only looks at the tools is answered before a compiler is
+    loaded, and leaves no run behind.
+    """
     backend: Future[Backend] = Future()
     host = Host()
 
@@ -64,7 +69,9 @@ def own(open_run: Callable[[Proposer], object]) -> None:
     asked = threading.Event()
 
     def run() -> None:
-        asked.wait(HEAD_START)
+        asked.wait()
+        if host.left:
+            return
         try:
             open_run(host)
         except KoptError as error:
@@ -82,5 +89,6 @@ def own(open_run: Callable[[Proposer], object]) -> None:
         serve(backend, on_ready=thread.start, on_asked=asked.set)
     finally:
         host.leave()
+        asked.set()
         if thread.ident is not None:
             thread.join()

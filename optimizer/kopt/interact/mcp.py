@@ -1,7 +1,6 @@
 """The tools as an MCP server over stdio, for any coding agent. The evaluator stays outside the agent's sandbox.
 
-The server answers at once; the run behind it, which needs a compiler to be loaded, is opened meanwhile, and the first
-call waits for it.
+The server answers at once; the run behind it, which needs a compiler to be loaded, is opened by the first call.
 """
 
 from __future__ import annotations
