@@ -171,8 +171,11 @@ def _go(
             run, log, evaluator.task, evaluator, budget, [observer] if observer else [], _reserve(evaluator, budget)
         )
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
-        with stop_on_signal(session):
-            drive(session, driver or proposer(meta, task, folder, workspace), Control(session))
+        try:
+            with stop_on_signal(session):
+                drive(session, driver or proposer(meta, task, folder, workspace), Control(session))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"kopt resume {meta.id} goes on") from None
         return run
 
 

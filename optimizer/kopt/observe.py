@@ -20,3 +20,6 @@ class Observer(Protocol):
 
     def on_stage(self, submission: int, stage: str, trial: int | None) -> None:
         """A stage of evaluation begins; `trial` is the parameter point's number, None for the submission itself."""
+
+    def on_stopping(self) -> None:
+        """The run was asked to end and does so after the current stage. Called from a signal handler."""

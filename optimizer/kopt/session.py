@@ -219,6 +219,8 @@ class Session:
     def request_stop(self) -> None:
         """Ask the run to end after the current step; safe to call from a signal handler."""
         self._stop.set()
+        for observer in self._observers:
+            observer.on_stopping()
 
     def began(self, **context: Any) -> None:
         self._append("started", **context)

@@ -47,6 +47,13 @@ def test_the_summary_names_figure_and_next_step(workspace: Path, capsys: pytest.
     assert "kopt show fp8_gemm-20260101-000000/best --source" in out
 
 
+def test_after_a_stop_by_request_the_next_step_is_to_resume(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code(workspace, [Made(0.2)], "stopped by request")
+    assert "next    kopt resume fp8_gemm-20260101-000000\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_figure_that_cannot_be_written_does_not_cost_the_summary(
     workspace: Path, capsys: pytest.CaptureFixture[str], as_json: bool

@@ -17,6 +17,7 @@ import pytest
 
 from kopt.cli.shared import INTERRUPTED
 from kopt.journal import FILE, read
+from kopt.report.live import STOPPING
 
 PACKAGE = str(Path(m.__file__).parents[1] / "optimizer")
 COMMAND = (sys.executable, "-u", "-c", "from kopt.cli.app import main; main()")
@@ -156,9 +157,29 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(house: Path, live: Callabl
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == INTERRUPTED, errors
+    assert "stopping after this stage; Ctrl-C again ends it at once" in out
     assert "stopped: stopped by request" in out
+    assert "next    kopt resume cut" in out
     assert "Traceback" not in errors
     assert events(folder)[-1] == "stopped"
     done = kopt(house, "resume", "cut", "--trials", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert events(folder).count("proposed") == len(m.load(folder).entries)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_run_at_once_and_says_how_it_goes_on(
+    house: Path, live: Callable[..., subprocess.Popen[str]]
+) -> None:
+    folder = house / "submissions" / "halted"
+    (house / "endless.py").write_text("while True: pass\n\ndef tiny(x, y, out):\n    pass\n")
+    process = live("run", "tiny", "--name", "halted", "--from", "endless.py")
+    wait_for(lambda: "proposed" in events(folder))
+    assert process.stdout is not None
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline().strip() == STOPPING
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == INTERRUPTED, errors
+    assert errors == "kopt: interrupted; kopt resume halted goes on\n"
+    assert events(folder)[-1] == "proposed"

@@ -22,13 +22,17 @@ EPILOG = (
 
 
 class Commands(TyperGroup):
-    """A closed pipe is no error of anybody's."""
+    """A closed pipe is no error of anybody's, and neither is Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise typer.Exit(PIPE_CLOSED) from None
+        except KeyboardInterrupt as stop:
+            if stop.args:  # how to go on
+                print(f"kopt: interrupted; {stop}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(

@@ -11,7 +11,11 @@ from kopt.cli.shared import INTERRUPTED, print_json, show
 from kopt.errors import ExitCode, KoptError
 
 if TYPE_CHECKING:
+    from kopt.report.rows import Rows
     from kopt.run import Run
+
+
+ASKED = "stopped by request"
 
 
 def end(run: Run, workspace: Path, json: bool) -> None:
@@ -32,11 +36,18 @@ def end(run: Run, workspace: Path, json: bool) -> None:
         print_json({**shown.as_json(), "folder": str(run.folder), "figures": figures})
     else:
         show(terminal.summary(shown))
-        best = f"kopt show {run.id}/best --source" if shown.best else f"kopt show {run.id} --all"
-        show(Text("\n" + "".join(f"figure  {path}\n" for path in figures[:1]) + f"next    {best}", "bright_black"))
+        paths = "".join(f"figure  {path}\n" for path in figures[:1])
+        show(Text(f"\n{paths}next    {_next(shown)}", "bright_black"))
     if trouble is not None:
         raise trouble
-    if shown.stopped == "stopped by request":
+    if shown.stopped == ASKED:
         raise typer.Exit(INTERRUPTED)
     if not shown.statuses.get("passed"):
         raise typer.Exit(ExitCode.KERNEL_FAILED)
+
+
+def _next(shown: Rows) -> str:
+    """The command that most likely comes next."""
+    if shown.stopped == ASKED:
+        return f"kopt resume {shown.id}"
+    return f"kopt show {shown.id}/best --source" if shown.best else f"kopt show {shown.id} --all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RECENT = 6
 """Events shown in the live view."""
+STOPPING = "stopping after this stage; Ctrl-C again ends it at once"
 
 
 class LiveObserver(Observer, AbstractContextManager["LiveObserver"]):
@@ -107,17 +108,24 @@ class Lines(LiveObserver):
         self._console: Console | None = console
 
     def on_event(self, event: Event, run: Run) -> None:
-        text = describe(event, run)
-        if text is None or self._console is None:
+        if (text := describe(event, run)) is not None:
+            self._print(Text(f"{event.elapsed:7.1f} s  ").append_text(text))
+
+    def _print(self, text: Text) -> None:
+        if self._console is None:
             return
         try:
-            self._console.print(Text(f"{event.elapsed:7.1f} s  ").append_text(text), soft_wrap=True)
+            self._console.print(text, soft_wrap=True)
             self._console.file.flush()
         except (OSError, SystemExit):  # a closed pipe, which a rich console answers by leaving
             self._console = None
 
     def on_stage(self, submission: int, stage: str, trial: int | None) -> None:
         """Said by the verdict that follows."""
+
+    def on_stopping(self) -> None:
+        with suppress(RuntimeError):  # the signal came in the middle of another line
+            self._print(Text(STOPPING, style="yellow"))
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +149,7 @@ class View(LiveObserver):
         self._scores: list[float | None] = []
         self._title = Text("starting the workers ...")
         self._best = Text()
-        self._doing = ""
+        self._doing, self._stopping = "", False
         self._bars: list[tuple[str, float, float]] = []
         self._minutes: float | None = None
         self._elapsed, self._since = 0.0, time.monotonic()
@@ -173,7 +181,11 @@ class View(LiveObserver):
         self._elapsed, self._since = event.elapsed, time.monotonic()
 
     def on_stage(self, submission: int, stage: str, trial: int | None) -> None:
-        self._doing = f"#{submission} {stage}" if trial is None else f"#{submission} trial {trial}"
+        if not self._stopping:
+            self._doing = f"#{submission} {stage}" if trial is None else f"#{submission} trial {trial}"
+
+    def on_stopping(self) -> None:
+        self._stopping, self._doing = True, STOPPING
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         elapsed = self._elapsed + time.monotonic() - self._since
