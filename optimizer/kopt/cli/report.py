@@ -34,10 +34,14 @@ def report(
     One page that needs nothing else, figures, and summaries.
     """
     from kopt import runs
-    from kopt.report import write
+    from kopt.report import drawing
 
     where = root(ctx, workspace)
-    written = write.report(runs.resolve(run, where), where, out)
+    folder = runs.resolve(run, where)
+    with drawing.beside() as draw:
+        from kopt.report import write
+
+        written = write.report(folder, where, out, draw)
     if json:
         print_json({name: str(path) for name, path in written._asdict().items()})
         return

@@ -5,20 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from kopt.errors import HarnessError
-from kopt.report import figure, summary
+from kopt.report import summary
+from kopt.report.drawing import Draw, here
 from kopt.report.ledger import load
 from kopt.report.page.believe import believe
 from kopt.report.page.render import Page, standalone
 from kopt.report.page.shapes import shape_rows
-from kopt.report.rows import Rows
 from kopt.report.task import about
 
 
@@ -32,32 +30,32 @@ class Written(NamedTuple):
     svg: Path
 
 
-def report(folder: Path, workspace: Path, out: Path | None = None) -> Written:
+def report(folder: Path, workspace: Path, out: Path | None = None, draw: Draw = here) -> Written:
     """Write the report of a run; `out` defaults to reports/<run>. Each file is written whole or not at all.
 
     HarnessError when the run cannot be read or the files cannot be written.
     """
     with collecting_nothing():
-        return _report(folder, workspace, out)
+        return _report(folder, workspace, out, draw)
 
 
-def _report(folder: Path, workspace: Path, out: Path | None) -> Written:
+def _report(folder: Path, workspace: Path, out: Path | None, draw: Draw) -> Written:
     following = load(folder)
     page = Page(following, about(following.run.meta, workspace))
     out = out or workspace / "reports" / following.run.id
     _make(out)
-    with _drawing(page.rows, out) as figures:
-        best = page.verdict(page.rows.best.n) if page.rows.best else None
-        shapes, state = shape_rows(best, page.about), believe(following.run, page.rows, best)
-        interval = following.ledger.intervals.get(page.rows.best.n) if page.rows.best else None
-        short = summary.as_json(page.rows, shapes, state, interval)
-        files = {
-            "index.html": standalone(page),
-            "summary.json": json.dumps(short, indent=2, ensure_ascii=False, default=str) + "\n",
-            "summary.md": summary.as_markdown(page.rows, shapes, state, interval),
-        }
-        page_, json_, markdown = (_write(out / name, text) for name, text in files.items())
-        return Written(page_, json_, markdown, *figures())
+    figures = draw(page.rows, out)
+    best = page.verdict(page.rows.best.n) if page.rows.best else None
+    shapes, state = shape_rows(best, page.about), believe(following.run, page.rows, best)
+    interval = following.ledger.intervals.get(page.rows.best.n) if page.rows.best else None
+    short = summary.as_json(page.rows, shapes, state, interval)
+    files = {
+        "index.html": standalone(page),
+        "summary.json": json.dumps(short, indent=2, ensure_ascii=False, default=str) + "\n",
+        "summary.md": summary.as_markdown(page.rows, shapes, state, interval),
+    }
+    page_, json_, markdown = (_write(out / name, text) for name, text in files.items())
+    return Written(page_, json_, markdown, *figures())
 
 
 @contextmanager
@@ -72,20 +70,6 @@ def collecting_nothing() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-@contextmanager
-def _drawing(rows: Rows, out: Path) -> Iterator[Callable[[], tuple[Path, Path]]]:
-    """Draw the figures in a process beside this one: matplotlib takes as long as all the rest."""
-    if sys.platform != "linux" or threading.active_count() > 1 or (os.cpu_count() or 1) < 2:
-        yield lambda: figure.draw(rows, out)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        future = pool.submit(figure.draw, rows, out)
-        yield future.result
 
 
 def _make(out: Path) -> None:
