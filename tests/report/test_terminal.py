@@ -14,7 +14,7 @@ from kopt import runs
 from kopt.records import Status
 from kopt.report import listing, single, terminal
 from kopt.report.rows import rows
-from kopt.report.text import duration
+from kopt.text import duration
 
 HOSTILE = "\x1b[2J[bold red]boo[/bold red] \u202ekram \x07"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kopt.bench.rounds import Row
 from kopt.errors import HarnessError
-from kopt.report.text import line, percent
 from kopt.run import write_whole
+from kopt.text import line, percent
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> int:
-    from kopt.report.text import plain
+    from kopt.text import plain
 
     lines = plain(message).strip().splitlines() or ["unknown"]
     for text in lines:

@@ -70,7 +70,7 @@ def audit(
 def _line(result: Result) -> Text:
     from rich.text import Text
 
-    from kopt.report.text import line
+    from kopt.text import line
 
     item = result.item
     word = "rejected" if result.stage else "passed"

@@ -48,8 +48,8 @@ def bench(
     from kopt.judge import Judge, Plan
     from kopt.machine.choose import choose
     from kopt.machine.detect import detect
-    from kopt.report.text import line
     from kopt.shapes import read_shapes
+    from kopt.text import line
 
     found = content.load_task(task, where)
     sizes = read_shapes(shapes, found) if shapes else found.timing

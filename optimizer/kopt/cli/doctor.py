@@ -39,7 +39,7 @@ def _line(found: Check) -> Text:
     """One line of the doctor's report, and a second one for the mend."""
     from rich.text import Text
 
-    from kopt.report.text import line
+    from kopt.text import line
 
     style = {"ok": "green", "warn": "yellow", "fail": "red"}[found.state]
     text = Text.assemble((f"{found.state:<5}", style), f"{found.name:<20}", line(found.finding))

@@ -24,8 +24,8 @@ def profile(ctx: typer.Context, reference: Submission, json: Json = False, works
     from kopt import runs
     from kopt.errors import UsageError
     from kopt.interact.views import profiled
-    from kopt.report.text import plain
     from kopt.run import Run
+    from kopt.text import plain
 
     name, word = runs.split(reference)
     run = Run.load(runs.resolve(name, where))

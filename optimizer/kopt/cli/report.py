@@ -143,7 +143,7 @@ def _beside(names: Sequence[str], facts: Sequence[tuple[str, Sequence[str]]]) ->
     from rich.text import Text
 
     from kopt.report import terminal
-    from kopt.report.text import line
+    from kopt.text import line
 
     table = terminal.table("", *(line(name, 50) for name in names))
     for column in table.columns[1:]:

@@ -78,7 +78,7 @@ def _table_of(found: Sequence[Task]) -> RenderableType:
     from rich.text import Text
 
     from kopt.report.terminal import table
-    from kopt.report.text import line
+    from kopt.text import line
 
     if not found:
         return Text("no tasks in sight; kopt tasks new NAME makes one")
@@ -99,7 +99,7 @@ def _contract(found: Task, families: Sequence[str]) -> RenderableType:
     from rich.text import Text
 
     from kopt.report.terminal import table
-    from kopt.report.text import line
+    from kopt.text import line
 
     tensors = table("tensor", "role", "dtype", "dims")
     for tensor in found.tensors:

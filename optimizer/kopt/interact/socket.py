@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from kopt.errors import HarnessError, KoptError, UsageError
 from kopt.interact.visitor import Origin, Served, Visitor
-from kopt.report.text import line
 from kopt.session import Session
+from kopt.text import line
 
 FILE = "control.sock"
 LARGEST = 4 << 20

@@ -15,9 +15,9 @@ from kopt.errors import HarnessError, KoptError
 from kopt.interact import arguments as args
 from kopt.interact.views import Views
 from kopt.propose.feedback import Tuned, changed, feedback, screened
-from kopt.report.text import headline, line
 from kopt.run import TrialRow
 from kopt.session import Session
+from kopt.text import headline, line
 
 TRIALS = 8
 """Points tried for a submission that declares TUNE and asks for no number: two batches of the tuner."""

@@ -16,9 +16,9 @@ from kopt.propose.feedback import entry_line, failure, limit_text, parameters, p
 from kopt.propose.limits import traced
 from kopt.propose.templates import clip, fence
 from kopt.records import KernelFacts, Parameters, Status, Verdict
-from kopt.report.text import line
 from kopt.run import Entry
 from kopt.session import Session
+from kopt.text import line
 
 if TYPE_CHECKING:
     from kopt.evaluate.sass import Instruction

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from kopt.errors import KoptError, UsageError
 from kopt.interact.tools import Result, Toolbox
 from kopt.propose.episode import first_message
-from kopt.report.text import line
 from kopt.session import Session, Stop
+from kopt.text import line
 
 Origin = Literal["mcp", "agent", "user"]
 RESOURCES = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kopt.interact.arguments import TOOLS
 from kopt.propose.conversation import Reply
 from kopt.propose.templates import render
-from kopt.report.text import line
+from kopt.text import line
 
 _FENCE = re.compile(r"^(`{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)^\1`*[ \t]*$", re.MULTILINE | re.DOTALL)
 

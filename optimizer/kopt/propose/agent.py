@@ -22,8 +22,8 @@ from kopt import content
 from kopt.errors import UsageError
 from kopt.propose.episode import begin_from, first_message
 from kopt.propose.plateau import plan
-from kopt.report.text import line
 from kopt.session import Session, Stop
+from kopt.text import line
 
 NAME = "agent"
 IDLE = 3

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kopt.propose.conversation import Client, Conversation, Reply, RequestFailed
-from kopt.report.text import line
 from kopt.session import Session, Stop
+from kopt.text import line
 
 FIRST_TRIES = 4
 """Attempts at a model that has never answered in this run: its address or name is probably wrong."""

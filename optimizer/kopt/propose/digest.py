@@ -7,8 +7,8 @@ from itertools import islice
 from kopt.propose.feedback import bullets, entry_line, failure, feedback, limit_text, score
 from kopt.propose.templates import clip, fence, render, tokens
 from kopt.records import Status
-from kopt.report.text import headline, line
 from kopt.run import Entry, Run
+from kopt.text import headline, line
 
 TOKENS = 8000
 SOURCE = 12_000

@@ -24,9 +24,9 @@ from kopt.propose.estimate import limits
 from kopt.propose.plateau import Plan, plan
 from kopt.propose.templates import render, slots
 from kopt.records import Task
-from kopt.report.text import line
 from kopt.run import Meta, Run
 from kopt.session import Session, Stop
+from kopt.text import line
 
 IDLE = 3
 """Replies in a row without an action that end an episode."""

@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from kopt.propose.conversation import RequestFailed
-from kopt.report.text import line
+from kopt.text import line
 
 Kind = Literal["retry", "fatal", "tools", "context", "rejected"]
 

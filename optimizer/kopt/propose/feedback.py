@@ -12,8 +12,8 @@ from kopt.machine.products import product
 from kopt.propose.limits import limit
 from kopt.propose.templates import clip, fence, render
 from kopt.records import Evidence, Finding, Parameters, Status, Verdict
-from kopt.report.text import headline, line
 from kopt.run import Entry, Run
+from kopt.text import headline, line
 
 FINDINGS = 3
 """Failures shown of one verdict: they tend to have one cause."""

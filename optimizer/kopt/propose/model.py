@@ -23,7 +23,7 @@ from kopt.propose.failures import explained
 from kopt.propose.prices import price
 from kopt.propose.secrets import blank
 from kopt.propose.templates import tokens
-from kopt.report.text import line
+from kopt.text import line
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse

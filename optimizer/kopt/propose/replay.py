@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kopt.report.text import headline, line
 from kopt.run import Run
 from kopt.session import Session
+from kopt.text import headline, line
 
 
 class Replay:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from kopt.report.text import plain
+from kopt.text import plain
 
 FOLDER = Path(__file__).resolve().parent / "briefs"
 _SLOT = re.compile(r"\$([a-z_]+)")

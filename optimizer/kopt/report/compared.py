@@ -11,7 +11,7 @@ from kopt.report.comparison import Side
 from kopt.report.page.scale import spread
 from kopt.report.style import FAINT, GRID
 from kopt.report.terminal import OF
-from kopt.report.text import line, percent
+from kopt.text import line, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,8 +17,8 @@ from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Rows, rows
 from kopt.report.task import about
 from kopt.report.terminal import OF
-from kopt.report.text import duration, line, percent
 from kopt.run import Meta
+from kopt.text import duration, line, percent
 
 HEIGHT = 300
 

@@ -12,7 +12,7 @@ from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
 from kopt.report.style import BADGES, FAINT, GRID, INK, LINE, MARKS, drawable, settings
-from kopt.report.text import counted, line, percent
+from kopt.text import counted, line, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

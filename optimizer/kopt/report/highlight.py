@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from kopt.report.text import plain
+from kopt.text import plain
 
 MOST_LINES, MOST_COLUMNS = 4000, 1000
 """What is shown of a source: more than any kernel needs, and a bound for what a hostile one can cost."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kopt.report.text import duration, line, percent
+from kopt.text import duration, line, percent
 
 if TYPE_CHECKING:
     from kopt.runs import Summary

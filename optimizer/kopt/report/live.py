@@ -17,7 +17,7 @@ from rich.text import Text
 
 from kopt.observe import Observer
 from kopt.report.terminal import OF, sparkline, status
-from kopt.report.text import duration, headline, line, percent
+from kopt.text import duration, headline, line, percent
 
 if TYPE_CHECKING:
     from kopt.budget import Budget

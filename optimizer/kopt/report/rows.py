@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from kopt.errors import UsageError
 from kopt.machine.products import product
 from kopt.records import Evidence, Status
-from kopt.report.text import headline, line
 from kopt.run import Entry, Run
+from kopt.text import headline, line
 
 HOPPER = 90
 

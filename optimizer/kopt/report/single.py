@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kopt.report.terminal import assignments, score, status, table, title
-from kopt.report.text import duration, line, percent, plain
+from kopt.text import duration, line, percent, plain
 
 if TYPE_CHECKING:
     from kopt.records import Finding, Verdict

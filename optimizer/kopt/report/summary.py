@@ -10,7 +10,7 @@ from kopt.report.page.believe import Belief
 from kopt.report.page.shapes import ShapeRow
 from kopt.report.rows import Rows
 from kopt.report.terminal import OF
-from kopt.report.text import duration, line, percent
+from kopt.text import duration, line, percent
 
 SCHEMA = 1
 

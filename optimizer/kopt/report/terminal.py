@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kopt.report.text import counted, duration, line, percent
+from kopt.text import counted, duration, line, percent
 
 if TYPE_CHECKING:
     from kopt.report.rows import Failure, Row, Rows

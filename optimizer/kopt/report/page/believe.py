@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from kopt.records import Evidence, Outcome, Verdict
 from kopt.report.rows import Rows
-from kopt.report.text import line
 from kopt.run import Meta, Run
+from kopt.text import line
 
 ASKED = {
     "policy": "the source keeps the contract and asks for nothing forbidden",

@@ -10,7 +10,7 @@ from kopt.report.labels import place
 from kopt.report.ledger import Ledger
 from kopt.report.page.scale import Axis, Tick, clock, clock_steps, short, spread, steps, width
 from kopt.report.rows import Landmark, Row, Rows
-from kopt.report.text import line, percent
+from kopt.text import line, percent
 
 HEIGHT, STRIP, LANE = 300, 24, 22
 """Pixels: of the plot, of a row for one way to fail, of a row of labels."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from kopt.budget import Charges
 from kopt.dialogue import Usage
 from kopt.report.ledger import Ledger
-from kopt.report.text import duration, line
 from kopt.run import Run
+from kopt.text import duration, line
 
 WORDS = {
     "model": ("model", "waiting for a model's reply"),

@@ -29,7 +29,7 @@ from kopt.report.page.table import table
 from kopt.report.rows import Rows, rows
 from kopt.report.task import About
 from kopt.report.terminal import OF
-from kopt.report.text import duration, headline, line, percent, plain
+from kopt.text import duration, headline, line, percent, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,7 +12,7 @@ from kopt.report.page.scale import Axis, Tick, decades, short
 from kopt.report.page.shapes import shape_rows
 from kopt.report.rows import Landmark
 from kopt.report.task import About
-from kopt.report.text import line
+from kopt.text import line
 
 HEIGHT = 260
 

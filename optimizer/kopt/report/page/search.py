@@ -9,8 +9,8 @@ from typing import NamedTuple
 from kopt.records import Status
 from kopt.report.ledger import Ledger
 from kopt.report.page.scale import Axis, Tick, decades, short, steps
-from kopt.report.text import line, percent
 from kopt.run import Entry, Run, TrialRow
+from kopt.text import line, percent
 
 HEIGHT = 120
 ENOUGH = 8

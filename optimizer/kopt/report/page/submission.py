@@ -18,8 +18,8 @@ from kopt.report.page.search import comparable, importance, parameters
 from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Row, Rows
 from kopt.report.task import About
-from kopt.report.text import duration, line, plain
 from kopt.run import Run
+from kopt.text import duration, line, plain
 
 MOST_TEXT = 6000
 """Characters of feedback and of one finding that are shown."""

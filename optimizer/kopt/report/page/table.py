@@ -9,7 +9,7 @@ from kopt.report.ledger import Ledger, costs
 from kopt.report.page.chart import score
 from kopt.report.page.submission import Sources, cost, summary
 from kopt.report.rows import Row, Rows
-from kopt.report.text import line
+from kopt.text import line
 
 NOTE, REASON = 160, 160
 SHORT = 80

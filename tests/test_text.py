@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from kopt.report.text import headline, line, percent, plain
+from kopt.text import headline, line, percent, plain
 
 HOSTILE = [
     "\x1b[2J\x1b[31mgone", "bell\x07 and back\x08space", "\u202egnp.txt", "\x9b31m", "a\x00b", "\u2066hidden\u2069",
