@@ -18,6 +18,7 @@ from triton.language.target_info import cuda_capability_geq
 
 RUNG = 8
 CLASS = "gluon-ws"
+ARCHS = (90,)
 TUNE = {
     "BLOCK_M": [128, 256],
     "BLOCK_N": [128, 256],

@@ -60,12 +60,15 @@ def fp8_gemm(
 ):  # fmt: skip
     M, K = a.shape
     N = b.shape[0]
+    properties = torch.cuda.get_device_properties(a.device)
+    if (BLOCK_M, BLOCK_N, BLOCK_K) == (128, 256, 128) and properties.shared_memory_per_block_optin < 128 * 1024:
+        # At no depth does the default fit a block of sm_120; half of it does.
+        BLOCK_N = 128
     a_desc = TensorDescriptor.from_tensor(a, [BLOCK_M, BLOCK_K])
     b_desc = TensorDescriptor.from_tensor(b, [BLOCK_N, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [BLOCK_M, BLOCK_N])
     tiles = triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N)
-    sms = torch.cuda.get_device_properties(a.device).multi_processor_count
-    tma_persistent_kernel[(min(sms, tiles),)](
+    tma_persistent_kernel[(min(properties.multi_processor_count, tiles),)](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
         BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M,
         num_warps=NUM_WARPS, num_stages=NUM_STAGES,

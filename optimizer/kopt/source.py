@@ -39,6 +39,8 @@ class KernelSource:
     rung: int | None
     kind: str
     """Structural class ("tma-persistent", ...), or ""."""
+    archs: tuple[int, ...] = ()
+    """Architectures it is written for, such as 90; () for all."""
 
     @property
     def positional(self) -> int:
@@ -76,6 +78,7 @@ def parse(text: str, entry: str) -> KernelSource:
         tune=_tune(tree, constants, keyword_only, entry),
         rung=rung if isinstance(rung, int) else None,
         kind=kind if isinstance(kind, str) else "",
+        archs=_archs(constants.get("ARCHS")),
     )
 
 
@@ -115,6 +118,11 @@ def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:
             stem = "." * node.level + (node.module or "")
             found += [(f"{stem}.{alias.name}", node.lineno) for alias in node.names]
     return found
+
+
+def _archs(value: object) -> tuple[int, ...]:
+    listed = value if isinstance(value, tuple | list) else ()
+    return tuple(arch for arch in listed if isinstance(arch, int))
 
 
 def _constants(tree: ast.Module) -> dict[str, object]:

@@ -28,9 +28,10 @@ def proposer(meta: Meta, task: Task, folder: Path, workspace: Path) -> Proposer:
     kind, _, spec = meta.proposer.partition(":")
     start = (folder / "sources" / meta.start).read_text(encoding="utf-8") if meta.start else ""
     if kind == "search":
+        from kopt.machine.products import product
         from kopt.propose.search import Search, ladder
 
-        return Search(ladder(task, workspace, start))
+        return Search(ladder(task, workspace, start, arch=product(meta.target).arch))
     if kind == "model":
         from kopt.propose.episode import Episodes
 

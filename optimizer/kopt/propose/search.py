@@ -34,14 +34,16 @@ class Family(NamedTuple):
     source: KernelSource
 
 
-def ladder(task: Task, workspace: Path, start: str = "") -> list[Family]:
-    """The task's families in the order of their rungs, behind the user's own kernel if there is one."""
+def ladder(task: Task, workspace: Path, start: str = "", *, arch: int) -> list[Family]:
+    """The task's families for an architecture in the order of their rungs, behind the user's own kernel if any."""
     families = []
     for path in content.families(task, workspace):
         try:
-            families.append(Family(path.stem, parse(path.read_text(encoding="utf-8"), task.entry)))
+            source = parse(path.read_text(encoding="utf-8"), task.entry)
         except SourceError as error:
             raise UsageError(f"{path}, line {error.line or 1}: {error}") from error
+        if not source.archs or arch in source.archs:
+            families.append(Family(path.stem, source))
     families.sort(key=lambda f: (f.source.rung if f.source.rung is not None else 1 << 30, f.name))
     if start:
         try:
@@ -63,14 +65,16 @@ class Search:
     def drive(self, session: Session) -> None:
         heads = self._visit(session)
         exhausted: set[int] = set()
-        # A batch that an interruption cut short is completed before anything is decided on it.
+        # A batch that an interruption cut short is completed before anything is decided on it; one that was complete
+        # has yet to be drawn on. In a run that begins here, there is neither.
         turn = next((n for n in heads if len(session.run.entry(n).trials) % BATCH), None)
+        if turn is None:
+            self._promote_all(session, heads)
         while turn is not None or (turn := self._choose(session, heads, exhausted)) is not None:
             before = len(session.run.entry(turn).trials)
             if len(session.tune(turn, BATCH - before % BATCH)) == before:
                 exhausted.add(turn)
-            for n, family in heads.items():
-                self._promote(session, n, family, GAIN)
+            self._promote_all(session, heads)
             turn = None
         for n in sorted(heads, key=lambda n: -best_score(session, n)):
             self._promote(session, n, heads[n], 0.0)
@@ -103,6 +107,10 @@ class Search:
             return best_score(session, n) / top + EXPLORATION * sqrt(log(total + 2) / (tried + 1))
 
         return max(open_, key=lambda n: (bound(n), -n))
+
+    def _promote_all(self, session: Session, heads: dict[int, Family]) -> None:
+        for n, family in heads.items():
+            self._promote(session, n, family, GAIN)
 
     def _promote(self, session: Session, n: int, family: Family, gain: float) -> None:
         """Submit the best tuned point of a family if it beats what the family has submitted so far."""
