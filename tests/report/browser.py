@@ -22,6 +22,8 @@ def executable() -> str | None:
 def chromium() -> Iterator[Any]:
     """A running browser; the test is skipped, saying why, where there is none."""
     path = executable()
+    if path is None and os.environ.get("CI"):
+        pytest.fail("no Chromium: tests/chromium.sh could not install one")
     if path is None:
         pytest.skip("no Chromium: apt-get install chromium, or set KOPT_CHROMIUM to its path")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install 'kopt-gpu[dev]'")
