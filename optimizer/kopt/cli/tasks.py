@@ -112,6 +112,7 @@ def _contract(found: Task, families: Sequence[str]) -> RenderableType:
     demands = [
         f"{name} a multiple of {dim.multiple_of}" for name, dim in found.dims.items() if dim.multiple_of > 1
     ]  # fmt: skip
+    demands += [line(condition) for condition in found.requires]
     call = ", ".join(tensor.name for tensor in found.tensors)
     return Group(
         Text(line(found.title), style="bold"),

@@ -81,17 +81,19 @@ class Evaluator:
         # Here and not at the top: the workers' module is not needed to read a verdict, and does not exist on macOS.
         from kopt.evaluate.numerics import Numerics
         from kopt.evaluate.predict.stage import Predict
+        from kopt.evaluate.steering import Steering
         from kopt.evaluate.trace import Trace
         from kopt.evaluate.workers import Workers
 
         self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
         self.workers = Workers()
-        self._trace = Trace(self.workers, self._store)
+        steering = Steering(self.workers, self._store)
+        self._trace = Trace(self.workers, self._store, steering=steering)
         self.stages: tuple[Stage, ...] = (
             Policy(),
             self._trace,
             Numerics(self.workers, self._store),
-            Predict(self.workers, self._store),
+            Predict(self.workers, self._store, steering=steering),
         )
         self._judge: Judge | None = None
         self._measure: Measure | None = None

@@ -1,8 +1,23 @@
-"""Loads the hooks beside a task's task.toml. They are the task author's code, as trusted as kopt itself."""
+"""Loads the hooks beside a task's task.toml. They are the task author's code, as trusted as kopt itself.
+
+    make_inputs(dims, family, seed, device)     the inputs by name; a seed gives the same on one device
+    reference(inputs, dims)                     expected outputs by name, to be compared in float64
+    cost(dims) or cost(dims, family)            useful FLOPs, compulsory bytes read and written; without torch
+
+    bound(inputs, expected, dims)               largest error allowed to each element, by output
+    check(inputs, got, want, dims, family)      a comparison of the task's own: findings as dictionaries
+    baseline(*tensors)                          the entry of what measurements are compared with: a vendor library
+    make_integers(dims, family, seed, device)   the integer inputs that make_inputs would make, without the others
+    slices(inputs, dims, dim, index)            (expected, bound) of the outputs' given indices along one dimension
+
+and two constants that the judge goes by: GROUPS, inputs that belong together, and SEPARABLE, dimensions of the outputs
+that can be checked index by index: by slicing the inputs alike or, where that does not do, with `slices`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +27,7 @@ from kopt.errors import UsageError
 from kopt.records import Cost, Shape, Task
 
 REQUIRED = ("make_inputs", "reference", "cost")
-OPTIONAL = ("bound", "check", "baseline")
+OPTIONAL = ("bound", "check", "baseline", "make_integers", "slices")
 
 
 def load(task: Task) -> ModuleType:
@@ -38,5 +53,7 @@ def load(task: Task) -> ModuleType:
 
 
 def cost(task: Task, shape: Shape) -> Cost:
-    """The task's own count of useful FLOPs and compulsory bytes for a shape."""
-    return Cost(**cast(dict[str, float], load(task).cost(dict(shape.dims))))
+    """The task's own count of useful FLOPs and compulsory bytes for a shape, with the inputs that it is timed with."""
+    count = load(task).cost
+    asked = (dict(shape.dims), task.timed_family(shape))
+    return Cost(**cast(dict[str, float], count(*asked[: len(inspect.signature(count).parameters)])))

@@ -20,8 +20,9 @@ from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
 from kopt.evaluate.sass import SOURCE
 from kopt.evaluate.stage import Case, Earlier
+from kopt.evaluate.steering import Steering
 from kopt.evaluate.workers import Reply, Workers
-from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, StageResult, Status, digest
+from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Shape, StageResult, Status, digest
 
 DEADLINE = 30.0
 """Seconds for importing the candidate and calling its entry; compilations are not charged to it."""
@@ -54,8 +55,11 @@ class Trace:
 
     name = "trace"
 
-    def __init__(self, workers: Workers, store: Path, *, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self, workers: Workers, store: Path, *, deadline: float = DEADLINE, steering: Steering | None = None
+    ) -> None:
         self._workers = workers
+        self._steering = steering or Steering(workers, store)
         self._store = store
         self._deadline = deadline
         self._lock = threading.Lock()
@@ -140,13 +144,6 @@ class Trace:
             "entry": task.entry,
             "target": case.target.key,
             "parameters": dict(case.parameters),
-            "shapes": [
-                {
-                    "name": shape.name,
-                    "tensors": [{"sizes": t.sizes(shape.dims), "dtype": t.dtype, "role": t.role} for t in task.tensors],
-                }
-                for shape in task.timing
-            ],
             "wait": wait,
             "probe": probe,
             "repeats": REPEATS,
@@ -169,7 +166,18 @@ class Trace:
         with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
             folder = Path(name)
             (folder / SOURCE).write_text(case.source, encoding="utf-8", errors="replace")
+            payload["shapes"] = [self._shape(case, shape, folder) for shape in task.timing]
             return self._workers.run("compile", _JOB, payload, folder=folder, deadline=self._deadline, on_ask=answer)
+
+    def _shape(self, case: Case, shape: Shape, folder: Path) -> dict[str, Any]:
+        files = self._steering.put(folder, case.task, shape, case.seed)
+        return {
+            "name": shape.name,
+            "tensors": [
+                {"sizes": t.sizes(shape.dims), "dtype": t.dtype, "role": t.role, "file": files.get(t.name)}
+                for t in case.task.tensors
+            ],
+        }
 
     def _read(self, case: Case, report: Mapping[str, Any], facts: _Facts) -> None:
         """Turn events into launches and kernels, and check them against the rules."""

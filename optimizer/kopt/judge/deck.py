@@ -152,6 +152,23 @@ class Deck:
         limit = self.task.tolerance.relative_rms
         return want, {name: limit * (v.abs() + 8 * v.square().mean().sqrt()) for name, v in want.items()}
 
+    def expected_slices(
+        self, inputs: Mapping[str, Tensor], dim: str, index: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `expected`, of the given indices along a separable dimension: what they need is all that is computed.
+
+        Inputs are cut alike, unless the task knows better how its inputs hang together (the `slices` hook).
+        """
+        hook: Any = getattr(self._hooks, "slices", None)
+        if hook is not None:
+            want, bound = hook(dict(inputs), dict(self.shape.dims), dim, index)
+            return {name: value.double() for name, value in want.items()}, bound
+        cut = dict(inputs)
+        for spec in self.task.inputs:
+            if dim in spec.dims:
+                cut[spec.name] = pick(cut[spec.name], spec.dims.index(dim), index)
+        return self.expected(cut, {**self.shape.dims, dim: len(index)})
+
     @property
     def own_check(self) -> Callable[..., Iterable[Mapping[str, Any]]] | None:
         """The task's own comparison, for whole outputs, if it has one."""
@@ -164,3 +181,12 @@ class Deck:
         A task with a comparison of its own is only ever looked at whole.
         """
         return () if self.own_check else tuple(getattr(self._hooks, "SEPARABLE", ()))
+
+
+def pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
+    """index_select, which torch does not have for every eight-bit type on every device."""
+    import torch
+
+    if tensor.element_size() == 1:
+        return tensor.view(torch.uint8).index_select(axis, index).view(tensor.dtype)
+    return tensor.index_select(axis, index)

@@ -330,12 +330,13 @@ class Job:
         like: Batch | None = None,
     ) -> Batch:
         """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured."""
+        assert arm.deck is not None
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self._time_left()))
         batch = run(
             self._backend,
             arm,
             calls,
-            family=family or self._task.input_families[0],
+            family=family or self._task.timed_family(arm.deck.shape),
             seconds=seconds,
             mode=mode,
             idle=self._idle if rest else 0.0,

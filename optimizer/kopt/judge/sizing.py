@@ -7,15 +7,18 @@ import random
 from dataclasses import dataclass
 from types import ModuleType
 
+from kopt.errors import UsageError
 from kopt.evaluate import hooks as task_hooks
 from kopt.judge.backends import JudgeSide
 from kopt.judge.deck import groups, variants_for
 from kopt.judge.layout import Layout, call_bytes, layout
 from kopt.machine.products import Product
-from kopt.records import Cost, Shape, Task
+from kopt.records import Cost, Shape, Task, conditions
 
 _CALLS_UNKNOWN = 12
 """Calls in a batch where no physics bounds them."""
+_DRAWS = 100_000
+"""Of hidden sizes, before those that the task's conditions allow are taken to be none."""
 _PART = 0.3
 """Of the free memory, for one arm: two are alive, and references need room."""
 
@@ -71,8 +74,12 @@ def sizes(
 
 def hidden_shapes(task: Task, rng: random.Random) -> list[Shape]:
     """Ragged shapes that nobody has seen before this verdict."""
-    shapes = []
-    for number in range(task.hidden.count if task.hidden.dims else 0):
+    count = task.hidden.count if task.hidden.dims else 0
+    return [Shape(name=f"hidden-{number + 1}", dims=_hidden(task, rng)) for number in range(count)]
+
+
+def _hidden(task: Task, rng: random.Random) -> dict[str, int]:
+    for _ in range(_DRAWS):
         dims = {}
         for name, (low, high) in task.hidden.dims.items():
             step = task.dims[name].multiple_of
@@ -80,5 +87,6 @@ def hidden_shapes(task: Task, rng: random.Random) -> list[Shape]:
             size = math.exp(rng.uniform(math.log(max(1, low)), math.log(high)))
             dims[name] = max(task.dims[name].min, low, round(size / step) * step)
             dims[name] -= step if dims[name] > high else 0
-        shapes.append(Shape(name=f"hidden-{number + 1}", dims=dims))
-    return shapes
+        if all(conditions.holds(condition, dims) for condition in task.requires):
+            return dims
+    raise UsageError(f"task {task.name}: no sizes within hidden.dims meet what it requires: {'; '.join(task.requires)}")

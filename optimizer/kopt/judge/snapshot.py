@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from kopt.evaluate.compare import Limits, compare, relative_rms
 from kopt.judge.backends import Tensor
-from kopt.judge.deck import Call, Deck
+from kopt.judge.deck import Call, Deck, pick
 from kopt.records import Finding, Status
 
 PROBES = 4
@@ -50,7 +50,7 @@ class Snapshot:
             out = self.deck.outputs[spec.name]
             for axis, dim in enumerate(spec.dims):
                 if dim in self.probes:
-                    self.found.append((spec.name, str(dim), _pick(out, axis + 1, self.probes[str(dim)])))
+                    self.found.append((spec.name, str(dim), pick(out, axis + 1, self.probes[str(dim)])))
             # Without a separable dimension every call is kept whole: there is no other way to check it.
             self.found.append((spec.name, "", (out if not self.probes else out[self.whole]).clone()))
         return self
@@ -98,14 +98,7 @@ class Snapshot:
         """The slices of all calls at once: comparing them one by one takes longer than the batch did."""
         import torch
 
-        task, dims = self.deck.task, {**self.deck.shape.dims, dim: len(picked)}
-        answers = []
-        for call in calls:
-            part = self.deck.inputs(call)
-            for spec in task.inputs:
-                if dim in spec.dims:
-                    part[spec.name] = _pick(part[spec.name], spec.dims.index(dim), picked)
-            answers.append(self.deck.expected(part, dims))
+        answers = [self.deck.expected_slices(self.deck.inputs(call), dim, picked) for call in calls]
         slots = torch.tensor([self.deck.slot(call) for call in calls], device=picked.device)
         for name, of, found in self.found:
             if of != dim:
@@ -147,15 +140,6 @@ class Snapshot:
 
 def _in_call(finding: Finding, number: int, count: int) -> Finding:
     return finding.model_copy(update={"message": f"{finding.message} (call {number} of {count})"})
-
-
-def _pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
-    """index_select, which torch does not have for every eight-bit type on every device."""
-    import torch
-
-    if tensor.element_size() == 1:
-        return tensor.view(torch.uint8).index_select(axis, index).view(tensor.dtype)
-    return tensor.index_select(axis, index)
 
 
 def _bits(tensor: Tensor) -> Tensor:

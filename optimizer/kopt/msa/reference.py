@@ -215,7 +215,7 @@ def merge(outs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 @dataclass(frozen=True)
 class Rows:
-    """Attention of some queries, and what its rounding errors scale with."""
+    """Attention of some queries, and what its rounding errors scale with (empty where that was not asked for)."""
 
     out: torch.Tensor
     """[rows, HQ, D]"""
@@ -241,6 +241,7 @@ def attend_rows(
     rows: torch.Tensor | None = None,
     *,
     float32: bool = False,
+    errors: bool = True,
 ) -> Rows:
     """Attention of the given queries (all, where None), at any size: listed blocks alone are gathered, in turns."""
     import torch
@@ -249,25 +250,22 @@ def attend_rows(
     rows = torch.arange(q.shape[0], device=q.device) if rows is None else rows.to(q.device)
     where = places(cu_q, cu_k, q.shape[0])
     shape = (len(rows), q.shape[1], q.shape[2])
-    out, spread, parts, size = (torch.zeros(shape, dtype=dtype, device=q.device) for _ in range(4))
+    out = torch.zeros(shape, dtype=dtype, device=q.device)
     lse = torch.full(shape[:2], float("-inf"), dtype=dtype, device=q.device)
-    products = torch.zeros(shape[:2], dtype=dtype, device=q.device)
+    spread, parts, size = (torch.zeros(shape if errors else (0,), dtype=dtype, device=q.device) for _ in range(3))
+    products = torch.zeros(shape[:2] if errors else (0,), dtype=dtype, device=q.device)
     group = q.shape[1] // k.shape[1]
     step = max(1, _GATHERED // (ids.shape[2] * BLOCK * q.shape[2]))
-    for head in range(k.shape[1]):
+    for head in range(k.shape[1] if len(k) else 0):
         heads = slice(head * group, (head + 1) * group)
         for begin in range(0, len(rows), step):
             part = slice(begin, begin + step)
             chosen = rows[part]
-            listed = ids[head, chosen].long()
+            listed = _named(ids[head, chosen].long(), where.position[chosen])
             token = (listed[:, :, None] * BLOCK + torch.arange(BLOCK, device=q.device)).flatten(1)
-            # A block that is listed twice counts once, as in `attend`.
-            first = (listed[:, :, None] == listed[:, None, :]).int().argmax(2) == torch.arange(
-                ids.shape[2], device=q.device
-            )
-            keep = (token >= 0) & (token <= where.position[chosen, None]) & first.repeat_interleave(BLOCK, 1)
+            keep = (token >= 0) & (token <= where.position[chosen, None])
             at = torch.where(keep, token + where.start[chosen, None], 0)
-            if not k.shape[0]:
+            if not at.shape[1]:
                 continue
             keys = torch.where(keep[..., None], k[at, head], 0).to(dtype)
             values = torch.where(keep[..., None], v[at, head], 0).to(dtype)
@@ -278,12 +276,26 @@ def attend_rows(
             weights = (scores - total[..., None]).exp().masked_fill(~keep[:, None], 0.0)
             lse[part, heads] = total
             out[part, heads] = weights @ values
+            if not errors:
+                continue
             spread[part, heads] = (weights.square() @ values.square()).sqrt()
             size[part, heads] = weights @ values.abs()
             by_block = weights.unflatten(-1, (-1, BLOCK)).transpose(1, 2) @ values.unflatten(1, (-1, BLOCK))
             parts[part, heads] = by_block.square().sum(1).sqrt()
             products[part, heads] = (asked.abs() @ keys.abs().transpose(1, 2) * scale).amax(-1)
     return Rows(out, lse, spread, parts, size, products)
+
+
+def _named(listed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Lists [rows, n] with what names a visible block alone, once each, left-packed and cut to the longest; else -1."""
+    import torch
+
+    column = torch.arange(listed.shape[1], device=listed.device)
+    first = (listed[:, :, None] == listed[:, None, :]).int().argmax(2) == column
+    good = first & (listed >= 0) & (listed * BLOCK <= position[:, None])
+    order = good.int().sort(dim=1, descending=True, stable=True).indices
+    packed = torch.where(good, listed, -1).gather(1, order)
+    return packed[:, : int(good.sum(1).max())] if len(listed) else packed
 
 
 def count_pairs(ids: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from kopt.records import conditions
 from kopt.records.base import Record
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -55,7 +56,7 @@ class Shape(Record):
     name: Label
     dims: Mapping[Identifier, int]
     inputs: tuple[str, ...] = ()
-    """Input families used with this shape when checking; empty means all of the task's."""
+    """Input families used with this shape; empty means all of the task's. A shape is timed with the first of them."""
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(f'{k}={v}' for k, v in self.dims.items())})"
@@ -113,6 +114,8 @@ class Task(Record):
     title: str
     entry: Identifier
     dims: Mapping[Identifier, Dim]
+    requires: tuple[str, ...] = ()
+    """Conditions that tie dimensions together, such as "HQ % HKV == 0"; see conditions.py."""
     tensors: tuple[TensorSpec, ...]
     input_families: tuple[str, ...]
     timing: tuple[Shape, ...] = Field(min_length=1)
@@ -140,6 +143,9 @@ class Task(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for condition in self.requires:
+            if unknown := conditions.names(condition) - set(self.dims):
+                raise ValueError(f"requires: {condition!r} names {', '.join(sorted(unknown))}, not in [dims]")
         for tensor in self.tensors:
             for dim in tensor.dims:
                 if isinstance(dim, str) and dim not in self.dims:
@@ -169,6 +175,10 @@ class Task(Record):
                 raise ValueError(f"{place}: {name} = {size}, but the task demands at least {dim.min}{upper}")
             if size % dim.multiple_of:
                 raise ValueError(f"{place}: {name} = {size} is not a multiple of {dim.multiple_of}")
+        for condition in self.requires:
+            if not conditions.holds(condition, shape.dims):
+                sizes = ", ".join(f"{name} = {shape.dims[name]}" for name in sorted(conditions.names(condition)))
+                raise ValueError(f"{place}: {sizes}, but the task demands {condition}")
         for family in shape.inputs:
             if family not in self.input_families:
                 raise ValueError(f"{place}: inputs names {family!r}, which is not in input_families")
@@ -183,6 +193,10 @@ class Task(Record):
 
     def families_for(self, shape: Shape) -> tuple[str, ...]:
         return shape.inputs or self.input_families
+
+    def timed_family(self, shape: Shape) -> str:
+        """The kind of inputs that times of this shape, modelled and measured, refer to."""
+        return self.families_for(shape)[0]
 
     def needs_mma(self, shape: Shape) -> bool:
         """Whether the provenance rule about matrix instructions applies to this shape."""

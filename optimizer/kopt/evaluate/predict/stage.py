@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from kopt.errors import HarnessError
 from kopt.evaluate import hooks
 from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.predict.estimate import Call, estimate, guess
 from kopt.evaluate.stage import Case, Earlier
+from kopt.evaluate.steering import Steering
 from kopt.evaluate.tensors import layout
 from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction, Shape, StageResult, Task
 
@@ -33,7 +33,6 @@ LAUNCH_SECONDS = 4.0
 _FILE = "candidate.py"
 _REMEMBERED = 20_000
 """Launches whose counts are kept."""
-_STEERING = frozenset(("int16", "int32", "int64", "bool"))
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,16 @@ class Predict:
 
     name = "predict"
 
-    def __init__(self, workers: Workers, store: Path, deadline: float = DEADLINE) -> None:
-        """`store` is a folder for the jobs' own folders."""
+    def __init__(
+        self, workers: Workers, store: Path, deadline: float = DEADLINE, steering: Steering | None = None
+    ) -> None:
+        """`store` is a folder for the jobs' own folders; `steering` may be shared with other stages."""
         self._workers = workers
         self._store = store
         self._deadline = deadline
         self._counts: dict[tuple[str, str], dict[str, Any]] = {}
-        self._values: dict[tuple[str, str, int], dict[str, bytes]] = {}
         self._lock = threading.Lock()
-        self._values_lock = threading.Lock()
+        self._steering = steering or Steering(workers, store)
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         started = time.perf_counter()
@@ -166,41 +166,11 @@ class Predict:
     def _shape(self, case: Case, shape: Shape, folder: Path) -> dict[str, Any]:
         """One shape as the job wants it, with files for the tensors whose values can steer a kernel."""
         specs = (*case.task.inputs, *case.task.outputs)
-        files = {}
-        if any(t.dtype in _STEERING for t in case.task.inputs):
-            for name, data in self._steering(case.task, shape, case.seed).items():
-                files[name] = f"{shape.name}.{name}.values"
-                (folder / files[name]).write_bytes(data)
         return {
             "name": shape.name,
             "tensors": layout(specs, shape.dims),
-            "values": files,
+            "values": self._steering.put(folder, case.task, shape, case.seed),
         }
-
-    def _steering(self, task: Task, shape: Shape, seed: int) -> dict[str, bytes]:
-        """The integer inputs of a shape, made once per run in a process that never sees a candidate."""
-        key = (task.sha, str(shape), seed)
-        with self._values_lock:
-            if key not in self._values:
-                folder = Path(tempfile.mkdtemp(prefix="values-", dir=self._store))
-                try:
-                    family = task.families_for(shape)[0]
-                    reply = self._workers.run(
-                        "compile",
-                        "kopt.evaluate.worker.count:values",
-                        {"task": task.model_dump(), "shape": shape.model_dump(), "family": family, "seed": seed},
-                        folder=folder,
-                        deadline=4 * self._deadline,
-                        memory=16 << 30,
-                        trusted=True,
-                    )
-                    if not reply.ok:
-                        raise HarnessError(f"task {task.name}, shape {shape}: make_inputs failed: {reply.error}")
-                    names = reply.value["names"]
-                    self._values[key] = {name: (folder / f"{name}.values").read_bytes() for name in names}
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-            return self._values[key]
 
     def _unavailable(self, started: float, why: str) -> StageResult:
         finding = Finding(rule="predict.unavailable", message=f"no prediction: {why}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kopt.evaluate.steering import STEERING
 from kopt.evaluate.tensors import Layout
 from kopt.evaluate.worker import candidate, shims
 from kopt.evaluate.worker.aten import Recorded
@@ -80,15 +81,17 @@ def _arguments(shape: dict[str, Any], folder: Path, space: AddressSpace) -> list
 def values(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """Trusted job: the integer inputs of a timing shape, as files of their bytes named like the tensors.
 
-    payload: task (a dump), shape (a dump), family, seed. Floating-point inputs are made too, because a task has one
-    hook for all, and thrown away.
+    payload: task (a dump), shape (a dump), family, seed. Without a make_integers hook the other inputs are made
+    too, and thrown away.
     """
     from kopt.evaluate import hooks
     from kopt.evaluate.tensors import pack
     from kopt.records import Shape, Task
 
     task, shape = Task.model_validate(payload["task"]), Shape.model_validate(payload["shape"])
-    made = hooks.load(task).make_inputs(dict(shape.dims), payload["family"], payload["seed"], "cpu")
+    module = hooks.load(task)
+    make = getattr(module, "make_integers", module.make_inputs)
+    made = make(dict(shape.dims), payload["family"], payload["seed"], "cpu")
     names = steering([{"name": t.name, "dtype": t.dtype, "sizes": list(t.sizes(shape.dims))} for t in task.inputs])
     for name in names:
         (folder / f"{name}.values").write_bytes(pack([made[name]]))
@@ -96,8 +99,8 @@ def values(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
 
 
 def steering(layouts: list[Layout]) -> list[str]:
-    """Tensors whose values can steer a kernel: ids, counts, offsets, tables, masks. Eight-bit integers are operands."""
-    return [item["name"] for item in layouts if item["dtype"] in ("int16", "int32", "int64", "bool")]
+    """Tensors whose values can steer a kernel: ids, counts, offsets, tables, masks."""
+    return [item["name"] for item in layouts if item["dtype"] in STEERING]
 
 
 def _gluon(tape: Tape) -> None:

@@ -144,14 +144,19 @@ class _Tracer:
 def make_tensors(specs: Sequence[Mapping[str, Any]], folder: Path) -> Tensors:
     """One CPU tensor per spec {"sizes", "dtype", "file"?}: memory that nobody touches, which costs nothing at any size.
 
-    With a "file" in the folder (torch.save) the contents are real. Integers are zero: they may steer the host.
+    With a "file" in the folder, the tensor's bytes, the contents are real. Other integers are zero: they may steer the
+    host.
     """
     tensors = []
     for spec in specs:
-        if spec.get("file"):
-            tensors.append(torch.load(folder / spec["file"], map_location="cpu", weights_only=True))
-            continue
         dtype = getattr(torch, spec["dtype"])
+        if spec.get("file"):
+            tensor = torch.empty(spec["sizes"], dtype=dtype)
+            if tensor.numel():
+                data = bytearray((folder / spec["file"]).read_bytes())
+                tensor.view(-1).view(torch.uint8).copy_(torch.frombuffer(data, dtype=torch.uint8))
+            tensors.append(tensor)
+            continue
         if not dtype.is_floating_point:
             tensors.append(torch.zeros(spec["sizes"], dtype=dtype))
             continue
