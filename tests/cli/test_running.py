@@ -128,7 +128,7 @@ def test_a_watched_file_is_judged_again_when_it_changes(
     file.write_text("x = 1\n")
     read_until("policy.entry")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in errors
 

@@ -62,8 +62,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pids: list[int], within: float = 5.0) -> bool:
-    end = time.monotonic() + within
+PATIENCE = 120.0
+"""Seconds for what takes none on an idle machine."""
+
+
+def gone(pids: list[int]) -> bool:
+    end = time.monotonic() + PATIENCE
     while any(alive(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.02)
     return not any(alive(pid) for pid in pids)
@@ -469,13 +473,13 @@ def test_nothing_survives_the_driver(tmp_path: Path, how: signal.Signals) -> Non
         assert driver.poll() is None
     orphans = {int(pid) for pid in (tmp_path / "pids").read_text().split()}
     # The parent of an orphan may still be dying, and /proc shows it in neither family for a moment.
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not orphans <= set(family := processes.family(driver.pid)):
         assert time.monotonic() < end, f"{orphans} are not among {family}"
         time.sleep(0.05)
     os.killpg(driver.pid, how)
-    driver.wait(20)
-    assert gone([pid for pid in family if pid != driver.pid], within=10)
+    driver.wait(PATIENCE)
+    assert gone([pid for pid in family if pid != driver.pid])
 
 
 def test_the_terminals_interrupt_does_not_reach_the_servers(workers: Workers, tmp_path: Path) -> None:
@@ -492,16 +496,15 @@ def test_closing_ends_jobs_in_flight(tmp_path: Path) -> None:
 
 
 def test_many_jobs_leak_no_descriptors(workers: Workers, tmp_path: Path) -> None:
-    server = server_of(workers, tmp_path)
-
     def open_files() -> tuple[int, int]:
+        server = server_of(workers, tmp_path)
         return len(list(Path("/proc/self/fd").iterdir())), len(list(Path(f"/proc/{server}/fd").iterdir()))
 
     before = open_files()
     for i in range(60):
         request = {"bytes": (40 << 20) if i == 30 else 10}
         workers.run("compile", "worker_jobs:huge", request, folder=tmp_path, deadline=10 if i % 3 else 0)
-    end = time.monotonic() + 2  # the server closes its end a moment after it has told the driver
+    end = time.monotonic() + PATIENCE  # the server closes its end a moment after it has told the driver
     while open_files() != before and time.monotonic() < end:
         time.sleep(0.01)
     assert open_files() == before

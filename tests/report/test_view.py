@@ -40,7 +40,7 @@ def serving(workspace: Path) -> Iterator[str]:
             yield address
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_live_page_gains_a_point_when_the_journal_gains_a_verdict(browser: Any
             made = Made(score, note=nights.HOSTILE) if score else Made(status=m.Status.WRONG)
             writer.submission(n, made)
             began = time.monotonic()
-            page.locator(f"#r{n}.{'passed' if score else 'wrong'}").wait_for(timeout=15_000)
+            page.locator(f"#r{n}.{'passed' if score else 'wrong'}").wait_for(timeout=60_000)
             took.append(time.monotonic() - began)
         assert page.locator(".points a").count() == 15
         assert page.locator("h1 .to").inner_text() == "72.0 %"
@@ -154,7 +154,7 @@ def test_a_live_page_gains_a_point_when_the_journal_gains_a_verdict(browser: Any
         page.locator("#r13 a").click()
         assert "<script>" in page.locator("#s13.open > .note").inner_text()
         journal.append("hologram", beam=1)
-        page.locator("#headline .notice", has_text="hologram").wait_for(timeout=15_000)
+        page.locator("#headline .notice", has_text="hologram").wait_for(timeout=60_000)
         assert found.troubles == []
         assert page.evaluate("window.bad") is None
         assert page.evaluate("document.querySelectorAll('#tried-rows tr').length") == 15
