@@ -4,8 +4,8 @@ The lists of blocks are turned round on the GPU by a counting sort: a bit per (b
 and a place for every entry. The only atomics set bits, in whatever order; the position of a list entry is its slot, so
 that no two partial results share a place. Equal inputs give equal bits.
 
-Queries are taken in chunks whose partial results fit into PARTIAL_MIB; the number of launches follows from the tensors'
-sizes alone.
+Queries are taken in chunks whose partial results fit into PARTIAL_MIB (their logarithms add a 64th); the number of
+launches follows from the tensors' sizes alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEPTH = 128  # of a head
 TOPK = 16
 SORTED = 128  # queries a program of the counting sort takes: whole words of 32
 COUNTED = 4096  # words a program of `count_kernel` takes
-COMBINED = 2  # queries a program of `combine_kernel` takes
+COMBINED = 4  # queries a program of `combine_kernel` takes
 
 
 @triton.jit
@@ -249,7 +249,7 @@ def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, CAP=128, PARTIAL_MIB=
     sequences = cu_q.shape[0] - 1
     steps = max(sequences - 1, 0).bit_length()
     rows = S // BLOCK + sequences + 1
-    fits = (PARTIAL_MIB << 20) // (heads * TOPK * (2 * DEPTH + 4))
+    fits = (PARTIAL_MIB << 20) // (heads * TOPK * 2 * DEPTH)
     chunk = max(SORTED, min(1 << (fits.bit_length() - 1) if fits else SORTED, triton.next_power_of_2(T)))
     words = chunk // 32
     at_once = max(1, COUNTED // words)
@@ -287,4 +287,5 @@ def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, CAP=128, PARTIAL_MIB=
         )  # fmt: skip
         combine_kernel[(triton.cdiv(count, COMBINED), HKV)](
             real, partial, lse, out, first, count, HKV=HKV, G=G, K=TOPK, D=DEPTH, QUERIES=COMBINED,
+            num_warps=8,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Runs entries in Triton's interpreter, stock or counting, and prints what every program touched.
 
-    python interpret.py stock|full|exact  < requests
+    python interpret.py stock|full|exact|sampled  < requests
 
 A script, because Triton reads TRITON_INTERPRET when it is imported; many requests at once, because that takes seconds.
 A request: {"name", "file", "entry", "tensors": [[name, dtype, sizes, values?]], "parameters"}. Prints by name
@@ -94,7 +94,7 @@ def stock() -> Run:
 
 
 def count(mode: str) -> Run:
-    """The counting interpreter on every program of the grid."""
+    """The counting interpreter on every program of the grid, or on those that it samples by itself."""
     from kopt.evaluate.worker.counting.builder import CountingBuilder
     from kopt.evaluate.worker.counting.install import install
     from kopt.evaluate.worker.counting.launch import Recorder, Target
@@ -107,7 +107,9 @@ def count(mode: str) -> Run:
     space = AddressSpace()
     builder = CountingBuilder(space)
     tape = Tape()
-    recorder = Recorder(builder, Loops(builder), Target(4, {}, 1e9), tape, lambda key: None)
+    recorder = Recorder(
+        builder, Loops(builder), Target(4, {}, float(os.environ.get("SECONDS", "1e9"))), tape, lambda key: None
+    )
     named: set[str] = set()
     seen: Seen = {}
     access = Tally.access
@@ -131,11 +133,13 @@ def count(mode: str) -> Run:
         for name, tensor in tensors.items():
             space.name(tensor, name, real=not tensor.is_floating_point())
             named.add(name)
+        recorder.begin()
         call(request, tensors)
         return {"touched": listed(seen), "launches": [e["launch"] for e in tape.take() if "launch" in e]}
 
     Tally.access = note  # type: ignore[method-assign]
-    recorder.count = everyone  # type: ignore[method-assign]
+    if mode != "sampled":
+        recorder.count = everyone  # type: ignore[method-assign]
     install(builder, recorder.loops, recorder.executor)
     return run
 

@@ -132,3 +132,51 @@ def promoted_kernel(a_ptr, b_ptr, out_ptr, K, BLOCK: tl.constexpr, BLOCK_K: tl.c
 
 def promoted(a, b, out, *, BLOCK_K=16):
     promoted_kernel[(1,)](a, b, out, a.shape[1], a.shape[0], BLOCK_K)
+
+
+@triton.jit
+def histogram_kernel(ids_ptr, counts_ptr, N, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    ids = tl.load(ids_ptr + at, mask=at < N, other=0)
+    tl.atomic_add(counts_ptr + ids, 1, mask=at < N)
+
+
+@triton.jit
+def starts_kernel(counts_ptr, starts_ptr, BINS: tl.constexpr):
+    bins = tl.arange(0, BINS)
+    counts = tl.load(counts_ptr + bins)
+    tl.store(starts_ptr + bins, tl.cumsum(counts, 0) - counts)
+
+
+@triton.jit
+def bins_kernel(starts_ptr, counts_ptr, x_ptr, out_ptr, WIDTH: tl.constexpr):
+    """As many rows of x as a histogram counted, from where it says."""
+    bin = tl.program_id(0)
+    cols = tl.arange(0, WIDTH)
+    start = tl.load(starts_ptr + bin)
+    acc = tl.zeros((WIDTH,), dtype=tl.float32)
+    for i in range(tl.load(counts_ptr + bin)):
+        acc += tl.load(x_ptr + (start + i) * WIDTH + cols)
+    tl.store(out_ptr + bin * WIDTH + cols, acc)
+
+
+def bins(ids, x, out):
+    counts = torch.zeros(out.shape[0], dtype=torch.int32, device=ids.device)
+    starts = torch.empty_like(counts)
+    histogram_kernel[(triton.cdiv(ids.numel(), 16),)](ids, counts, ids.numel(), 16)
+    starts_kernel[(1,)](counts, starts, out.shape[0])
+    bins_kernel[(out.shape[0],)](starts, counts, x, out, x.shape[1])
+
+
+@triton.jit
+def positive_kernel(x_ptr, counts_ptr, WIDTH: tl.constexpr):
+    x = tl.load(x_ptr + tl.program_id(0) * WIDTH + tl.arange(0, WIDTH))
+    tl.store(counts_ptr + tl.program_id(0), tl.sum((x > 0).to(tl.int32), 0))
+
+
+def bins_of_floats(x, out):
+    counts = torch.zeros(out.shape[0], dtype=torch.int32, device=x.device)
+    starts = torch.zeros_like(counts)
+    positive_kernel[(out.shape[0],)](x, counts, x.shape[1])
+    starts_kernel[(1,)](counts, starts, out.shape[0])
+    bins_kernel[(out.shape[0],)](starts, counts, x, out, x.shape[1])

@@ -14,6 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[2] / "kernels" / "fp8_gemm"
+ATTEND = HERE.parents[2] / "kernels" / "msa_attend"
 OTHERS = HERE / "kernels.py"
 
 Case = tuple[Path, str, list[Any], dict[str, Any]]
@@ -31,6 +32,16 @@ def gemm(family: str, m: int, n: int, k: int, **parameters: Any) -> Case:
 
 
 _SMALL = {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K": 32}
+_BINS = [2, 0, 3, 3, 3, 2, 7, 3, 0, 2, 3, 3, 7, 7, 3, 2, 3]
+
+
+def lists(queries: int) -> list[list[list[int]]]:
+    """Of two heads, 16 blocks a query: out of order, one twice, one beyond the sequence, and none at the end."""
+    return [
+        [[(i + h) % 3, 2, (i * 5 + h) % 3, 0, 9] + [-1] * 11 for i in range(queries - 1)] + [[-1] * 16] for h in (0, 1)
+    ]
+
+
 _IDS = [[3, 1, 0, 0, 0, 0, 0, 0], [5, -1, 2, 7, 0, 0, 0, 0], [0] * 8, [7, 6, 5, 4, 3, 2, 1, 0]]
 CASES: dict[str, Case] = {
     "naive": gemm("naive", 130, 80, 112, **_SMALL),
@@ -59,6 +70,26 @@ CASES: dict[str, Case] = {
         "promoted",
         [["a", "bfloat16", [16, 144]], ["b", "bfloat16", [16, 144]], ["out", "float32", [16, 16]]],
         {},
+    ),
+    "bins": (
+        OTHERS,
+        "bins",
+        [["ids", "int32", [17], _BINS], ["x", "float32", [17, 16]], ["out", "float32", [8, 16]]],
+        {},
+    ),
+    "kv_outer": (
+        ATTEND / "kv_outer.py",
+        "msa_attend",
+        [
+            ["q", "bfloat16", [23, 16, 128]],
+            ["k", "bfloat16", [431, 2, 128]],
+            ["v", "bfloat16", [431, 2, 128]],
+            ["ids", "int32", [2, 23, 16], lists(23)],
+            ["cu_q", "int32", [4], [0, 1, 1, 23]],
+            ["cu_k", "int32", [4], [0, 130, 130, 431]],
+            ["out", "bfloat16", [23, 16, 128]],
+        ],
+        {"ROWS": 64, "CAP": 64},
     ),
 }
 

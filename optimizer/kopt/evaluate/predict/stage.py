@@ -26,8 +26,8 @@ from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction,
 if TYPE_CHECKING:
     from kopt.evaluate.workers import Reply, Workers
 
-DEADLINE = 60.0
-"""Seconds for counting all timing shapes of a candidate. Most need one."""
+DEADLINE = 120.0
+"""Seconds for counting all timing shapes of a candidate. Most need one; an index that is built on the way, twenty."""
 LAUNCH_SECONDS = 4.0
 """Seconds after which one launch is not sampled further."""
 _FILE = "candidate.py"
@@ -155,7 +155,7 @@ class Predict:
         counts = dict(item["counts"])
         launch = CountedLaunch(name=item["name"], grid=item["grid"], buffers=item["buffers"], **counts)
         with self._lock:
-            if len(self._counts) < _REMEMBERED:
+            if item["key"] and len(self._counts) < _REMEMBERED:
                 self._counts[source, str(item["key"])] = counts
         return launch
 

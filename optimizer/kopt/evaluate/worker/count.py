@@ -55,6 +55,7 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
             with torch._C.DisableTorchFunction():
                 arguments = _arguments(shape, folder, space)
             tape.take()
+            recorder.begin()
             try:
                 entry(*arguments, **payload["parameters"])
             except Exception as error:

@@ -17,6 +17,7 @@ from triton.runtime.interpreter import (
     TensorHandle,
 )
 
+from kopt.evaluate.worker.counting import executing
 from kopt.evaluate.worker.counting.arrays import Array, Ghost, ghost, is_flat, known, spread, squeeze
 from kopt.evaluate.worker.counting.memory import AddressSpace, box_sectors, gather, sectors
 from kopt.evaluate.worker.counting.operations import attach, like
@@ -32,6 +33,8 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         self.options: Any = dataclasses.replace(interpreter.InterpreterOptions(), sanitize_overflow=False)
         self.space = space
         self.tally = Tally()
+        self.executing = False
+        """Stores are carried out: see executing.py."""
         self.grid_dim: tuple[int, int, int] = (1, 1, 1)
         self.grid_idx: tuple[int, int, int] = (0, 0, 0)
 
@@ -124,16 +127,16 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         return self._load(ptrs, mask, other)
 
     def create_store(self, ptr: Any, val: Any, *rest: Any) -> None:
-        self._store(ptr, None)
+        self._store(ptr, val, None)
 
     def create_masked_store(self, ptrs: Any, value: Any, mask: Any, *rest: Any) -> None:
-        self._store(ptrs, mask)
+        self._store(ptrs, value, mask)
 
     def create_atomic_load(self, ptr: Any, mask: Any, *rest: Any) -> Any:
         return self._load(ptr, mask, None)
 
     def create_atomic_store(self, ptr: Any, val: Any, mask: Any, *rest: Any) -> None:
-        self._store(ptr, mask)
+        self._store(ptr, val, mask)
 
     def create_atomic_poll(self, ptr: Any, expected: Any, *rest: Any) -> Any:
         self.tally.warn("waits for other programs; the wait is not modelled")
@@ -141,7 +144,10 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         return TensorHandle(spread(np.array([True]), ptr.data.shape), tl.int1)
 
     def create_atomic_rmw(self, rmwOp: Any, ptr: Any, val: Any, mask: Any, *rest: Any) -> Any:
-        self._touch(ptr, mask, "atomic")
+        buffer, live = self._touch(ptr, mask, "atomic")
+        if self.executing:
+            return executing.atomic(self, buffer, rmwOp, ptr, val, live, rest)
+        self._spoil(buffer)
         return ghost(ptr.data.shape, val.dtype)
 
     def create_atomic_cas(self, ptr: Any, cmp: Any, val: Any, *rest: Any) -> Any:
@@ -162,8 +168,17 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
             return TensorHandle(values, element)
         return ghost(ptr.data.shape, element)
 
-    def _store(self, ptr: Any, mask: Any) -> None:
-        buffer, _ = self._touch(ptr, mask, "store")
+    def _store(self, ptr: Any, value: Any, mask: Any) -> None:
+        buffer, live = self._touch(ptr, mask, "store")
+        if self.executing:
+            executing.store(buffer, ptr, value, live)
+        else:
+            self._spoil(buffer)
+
+    def _spoil(self, buffer: Any) -> None:
+        """What a buffer holds from now on is not known."""
+        if self.executing:
+            raise executing.Unfit("descriptors")
         if buffer is not None:
             buffer.written = True
 
@@ -177,6 +192,10 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
                 self.tally.warn("a mask depends on data: counted as if all of it were set")
         if not known(ptr):
             self.tally.warn("addresses depend on data: reuse between programs is unknown")
+        if self.tally.probing:
+            whole = ptr.get_element_ty().is_int() and ptr.data.size and (live is None or live.any())
+            first = ptr.data.flat[0] if live is None else ptr.data.flat[int(live.argmax())] if whole else 0
+            return self.space.find(int(first)) if whole else None, live
         count, ids = sectors(ptr.data, live)
         itemsize = max(1, ptr.get_element_ty().primitive_bitwidth // 8)
         buffer = self.space.find(int(ids[0]) << 5) if ids.size else None
@@ -219,8 +238,8 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         count, ids = box_sectors(base, shape, strides, offsets, extents, itemsize)
         buffer = self.space.find(base)
         self.tally.access(buffer, direction, "descriptor", count * itemsize, ids, unknown=not exact)
-        if buffer is not None and direction != "load":
-            buffer.written = True
+        if direction != "load":
+            self._spoil(buffer)
 
     # Matrix products.
 

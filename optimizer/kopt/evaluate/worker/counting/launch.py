@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,32 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from kopt.evaluate.worker.counting import executing
 from kopt.evaluate.worker.counting.builder import CountingBuilder
-from kopt.evaluate.worker.counting.loops import Depth, Enough, Loops
-from kopt.evaluate.worker.counting.sampling import EXACT, MOST, hottest, scale, spread_out, summary
+from kopt.evaluate.worker.counting.loops import Depth, Enough, Loops, TooLong
+from kopt.evaluate.worker.counting.memory import digest
+from kopt.evaluate.worker.counting.sampling import (
+    ALIKE,
+    EXACT,
+    MOST,
+    PROBED,
+    Neighbours,
+    hottest,
+    representatives,
+    scale,
+    spread_out,
+    stores,
+    strata,
+    summary,
+)
 from kopt.evaluate.worker.counting.tally import Span, Tally
 from kopt.evaluate.worker.tape import Tape
 
 Known = Callable[[str], dict[str, Any] | None]
+
+CALL = 4
+"""Budgets of one launch that a whole call has."""
+REPEATED = "counted like an earlier launch of the same size: the budget for one call was spent"
 
 
 @dataclass
@@ -50,6 +68,7 @@ class Recorder:
         self.target = target
         self.tape = tape
         self.known = known
+        self.begin()
         recorder = self
 
         class Executor:
@@ -65,6 +84,12 @@ class Recorder:
 
         self.executor = Executor
 
+    def begin(self) -> None:
+        """Before a call of the entry."""
+        self.left = CALL * self.target.seconds
+        self.earlier: dict[str, dict[str, Any]] = {}
+        """Counts of the call's launches by their size."""
+
     def launch(self, fn: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count one launch, or take its counts from an earlier identical one."""
         signature = inspect.getfullargspec(fn).args
@@ -72,16 +97,26 @@ class Recorder:
         size = grid(bound) if callable(grid) else grid
         x, y, z = (*(int(n) for n in (size if isinstance(size, tuple | list) else (size,))), 1, 1)[:3]
         dims = (x, y, z)
-        key = self._key(fn, dims, bound)
-        counted = self.known(key)
-        if counted is None:
-            counted = self.count(fn, dims, bound)
+        key, size = self._key(fn, dims, bound), self._size(fn, dims, bound)
         buffers = self._buffers(bound)
+        counted, computed = None, False
+        if self.left <= 0 and size in self.earlier:
+            counted = self.earlier[size]
+            counted = {**counted, "warnings": sorted({*counted.get("warnings", ()), REPEATED})}
+            key = ""  # not its own counts
+        elif executing.fit(bound, self.builder.space):
+            counted = self.execute(fn, dims, bound)
+            computed = counted is not None
+        if counted is None:
+            started = time.process_time()
+            counted = self.known(key) or self.count(fn, dims, bound)
+            self.left -= time.process_time() - started
+        self.earlier[size] = counted
+        for buffer in buffers:
+            # What was not computed is unknown to the launches that read it.
+            buffer.written = buffer.written or (not computed and buffer.name in counted["stores"])
         sizes = {buffer.name: buffer.nbytes for buffer in buffers}
         self.tape.add({"launch": {"name": fn.__name__, "grid": dims, "key": key, "buffers": sizes, "counts": counted}})
-        for buffer in buffers:
-            # Outputs of a kernel were never computed; what later launches read from them is unknown.
-            buffer.written = buffer.written or buffer.name in counted["stores"]
 
     def count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -104,27 +139,88 @@ class Recorder:
             tallies.append(run(index, Depth("exact")))
             if spent(0.5):
                 break
-        window = self._window(min(programs, resident), programs, run, hottest(tallies[0]), spent)
+        window = self._window(min(programs, resident), programs, run, hottest(tallies), spent)
         light: list[Tally] = []
         varied = len({(t.flops(), t.bytes()) for t in tallies}) > 1
         varied = varied or len({tuple(sorted(lengths.items())) for lengths in window["lengths"]}) > 1
+        varied = varied or any(tally.steered for tally in tallies)  # real data decides: others may fare otherwise
+        shares: list[float] | None = None
         if varied and not scale(tallies, window, programs):
-            for index in order[EXACT:MOST]:
-                light.append(run(index, Depth("light")))
-                if spent(1.0):
-                    break
-        return summary(programs, tallies, light, window)
+            groups = strata(self._lengths(programs, run, lambda: spent(1.0)))
+            if len(groups) > 1:
+                tallies, shares = [], []
+                for index, share in representatives(groups).items():
+                    light.append(run(index, Depth("light")))
+                    shares.append(share)
+            else:
+                for index in order[EXACT:MOST]:
+                    light.append(run(index, Depth("light")))
+                    if spent(1.0):
+                        break
+        return summary(programs, tallies, light, window, shares)
+
+    def _lengths(
+        self, programs: int, run: Callable[[int, Depth], Tally], spent: Callable[[], bool]
+    ) -> dict[int, dict[Span, int]]:
+        """How long the outermost loops of many programs are."""
+        found: dict[int, dict[Span, int]] = {}
+        for index in spread_out(programs, min(programs, PROBED)):
+            found[index] = run(index, Depth("probe")).lengths
+            alike = len(found) == ALIKE and all(lengths == found[index] for lengths in found.values())
+            if alike or spent():
+                break
+        return found
+
+    def execute(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any] | None:
+        """Run every program of a launch on integers for its results, and count it on the way.
+
+        None, and what was stored so far no longer known, when it does something that is not computed here or when the
+        budget is too small.
+        """
+        started = time.process_time()
+        budget = min(self.target.seconds, self.left)
+        programs = dims[0] * dims[1] * dims[2]
+        arguments = self.arguments(fn, bound)
+        self.builder.set_grid_dim(*dims)
+        size = min(programs, self.target.resident(fn.__name__))
+        window = Neighbours(size)
+        tallies: list[Tally] = []
+        self.builder.executing = True
+        try:
+            for index in range(programs):
+                tally: Tally = executing.Strict()
+                if index < size:
+                    tally.window = {}
+                self.program(fn, arguments, dims, index, Depth("full"), tally)
+                if index < size:
+                    window.add(index, tally)
+                tallies.append(tally)
+                used = time.process_time() - started
+                if used * programs > budget * (index + 1) and (used > 0.05 * budget or used > budget):
+                    raise executing.Unfit("too many programs")
+        except (executing.Unfit, TooLong):
+            for tally in (*tallies, self.builder.tally):
+                for buffer in self._buffers(bound):
+                    buffer.written = buffer.written or buffer.name in stores([tally])
+            return None
+        finally:
+            self.builder.executing = False
+            self.left -= time.process_time() - started
+        return summary(programs, tallies, [], window.found()) if programs else {"programs": 0, "stores": []}
 
     def arguments(self, fn: Any, bound: Mapping[str, Any]) -> dict[str, Any]:
         """Launch arguments as the interpreter sees them."""
         annotations = {name: str(annotation) for name, annotation in fn.__annotations__.items()}
         return {n: v if "constexpr" in annotations.get(n, "") else self._cvt(v) for n, v in bound.items()}
 
-    def program(self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth) -> Tally:
+    def program(
+        self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth, tally: Tally | None = None
+    ) -> Tally:
         """Run one program; x is the fastest dimension of a grid, as on the hardware."""
         x, rest = index % dims[0], index // dims[0]
         self.builder.set_grid_idx(x, rest % dims[1], rest // dims[1])
-        tally = self.builder.tally = Tally()
+        tally = self.builder.tally = tally or Tally()
+        tally.probing = depth.kind == "probe"
         if depth.kind == "window":
             tally.window = {}
         self.loops.depth, self.loops.iterations = depth, 0
@@ -146,31 +242,15 @@ class Recorder:
         """What neighbouring programs that run at the same time share, by buffer: distinct over loaded sectors."""
         first = programs // size // 2 * size
         first = min(first, programs - size)
-        loaded: Counter[str] = Counter()
-        tiles: dict[str, dict[Any, Any]] = {}
-        lengths: list[dict[Span, int]] = []
+        window = Neighbours(size)
         for index in range(first, first + size):
-            tally = run(index, Depth("window", stop=stop))
-            lengths.append(tally.lengths)
-            loaded.update(tally.window_sum)
-            for name, found in (tally.window or {}).items():
-                mine = tiles.setdefault(name, {})
-                for key, ids in found.items():
-                    mine[(index, *key) if key[1] < 0 else key] = ids
+            window.add(index, run(index, Depth("window", stop=stop)))
             if spent(0.8):
                 break
-        distinct = {name: int(np.unique(np.concatenate(list(found.values()))).size) for name, found in tiles.items()}
-        unknown = {name for name, found in tiles.items() if any(len(key) > 3 for key in found)}
-        shared = {name: 1.0 if name in unknown else distinct[name] / loaded[name] for name in distinct}
-        return {"programs": len(lengths), "of": size, "reuse": shared, "lengths": lengths}
+        return window.found()
 
     def _buffers(self, bound: dict[str, Any]) -> list[Any]:
-        found = []
-        for value in bound.values():
-            tensor = getattr(value, "base", value)
-            if hasattr(tensor, "untyped_storage"):
-                found.append(self.builder.space.of(tensor))
-        return found
+        return [self.builder.space.of(tensor) for value in bound.values() for tensor in executing.tensors(value)]
 
     def _cvt(self, value: Any) -> Any:
         """A launch argument as the interpreter sees it, with made-up addresses."""
@@ -198,6 +278,19 @@ class Recorder:
         parts += [(name, self._describe(value)) for name, value in bound.items()]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
+    def _size(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> str:
+        """What launches in a loop of the host have in common: all but numbers and what tensors hold."""
+        constants = {name for name, kind in fn.__annotations__.items() if "constexpr" in str(kind)}
+        parts = [fn.__name__, fn.__code__.co_firstlineno, dims]
+        for name, value in bound.items():
+            if name in constants:
+                parts.append(repr(value))
+            elif isinstance(value, TensorDescriptor):
+                parts.append([str(value.shape), str(value.block_shape)])
+            else:
+                parts += [[str(tensor.dtype), list(tensor.shape)] for tensor in executing.tensors(value)]
+        return json.dumps(parts, default=str)
+
     def _describe(self, value: Any) -> Any:
         if isinstance(value, TensorDescriptor):
             fields = (value.shape, value.strides, value.block_shape, value.padding)
@@ -205,7 +298,10 @@ class Recorder:
         tensor = getattr(value, "base", value)
         if hasattr(tensor, "untyped_storage"):
             buffer = self.builder.space.of(tensor)
-            return [buffer.name, str(value.dtype), buffer.nbytes, int(tensor.storage_offset()), buffer.written]
+            return [
+                buffer.name, str(value.dtype), buffer.nbytes, int(tensor.storage_offset()), buffer.written,
+                digest(buffer),
+            ]  # fmt: skip
         return repr(value)
 
 

@@ -40,7 +40,7 @@ class Depth:
 
     kind: str = "exact"
     """"full": every iteration; "exact": first, middle, last; "light": one iteration stands for all; "window": until the
-    second iteration of `stop`."""
+    second iteration of `stop`; "probe": no iteration, only how many there would be."""
     stop: Span | None = None
     seen: int = 0
 
@@ -63,6 +63,8 @@ class Loops:
         outer = tally.weight
         if not tally.stack:
             tally.lengths[span] = tally.lengths.get(span, 0) + length
+        if self.depth.kind == "probe":
+            return
         tally.enter(span)
         try:
             steered, nested = tally.steered, tally.nested
@@ -123,6 +125,8 @@ class Loops:
     def until(self, test: Callable[[], Any], first: int, last: int) -> Iterator[None]:
         """The turns of a `while`, all of them: what its condition carries cannot be skipped."""
         tally, span = self.builder.tally, (first, last)
+        if self.depth.kind == "probe":
+            return
         weight = tally.weight
         tally.enter(span)
         try:

@@ -6,6 +6,7 @@ they do not straddle on a GPU.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,6 +162,19 @@ def lines(sector_ids: Array) -> int:
         return 0
     ids = sector_ids >> LINE_SHIFT
     return 1 + int(np.count_nonzero(ids[1:] != ids[:-1]))
+
+
+def host_addresses(buffer: Buffer, pointers: Array) -> Array:
+    """Where made-up addresses lie in this process; only for a buffer whose values are held."""
+    assert buffer.values is not None
+    return np.ascontiguousarray(pointers - np.uint64(buffer.base) + np.uint64(buffer.values.ctypes.data))
+
+
+def digest(buffer: Buffer) -> str:
+    """Identity of what a buffer holds, where that is known and can steer a kernel."""
+    if buffer.values is None or buffer.written:
+        return ""
+    return hashlib.blake2b(buffer.values.data, digest_size=16).hexdigest()
 
 
 def gather(buffer: Buffer, pointers: Array, mask: Array | None, other: Array | None, dtype: np.dtype[Any]) -> Array:

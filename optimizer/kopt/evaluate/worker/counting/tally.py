@@ -59,6 +59,8 @@ class Tally:
         """Iterations of each outermost loop, run or not."""
         self.warnings: set[str] = set()
         self.truncated = False
+        self.probing = False
+        """Only lengths are asked for: accesses need not be counted."""
         # Seen since the outermost loop iteration began; they forbid leaving iterations out.
         self.steered = 0
         self.nested = 0
