@@ -10,7 +10,8 @@ corpus     kernels that cheat or break must be rejected, honest ones accepted
 control    torch.mm in bf16, judged and, interleaved, timed by CUDA events around a CUDA graph in this process
 tolerance  how near the vendor library comes to the task's limits
 
-On the CPU the same procedure runs at small sizes; its times mean nothing and are compared with nothing.
+On the CPU the same procedure runs at small sizes; its times mean nothing and are compared with nothing. The exit code
+is 1 when a section breaks or the corpus is not judged as it should be.
 """
 
 from __future__ import annotations
@@ -269,22 +270,25 @@ def dump(judgement: Judgement) -> dict[str, Any]:
 SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, corpus, control, tolerance)}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    broken = False
     for name in args.only.split(","):
         began = time.monotonic()
         try:
             SECTIONS[name](args.backend)
         except Exception as error:
             say(name, f"BROKEN {type(error).__name__}: {error}")
+            broken = True
         print(f"-- {name}: {time.monotonic() - began:.1f} s", flush=True)
         if args.json:
             args.json.write_text(json.dumps(RESULTS, indent=1))
+    return int(broken or any(row.get("right") is False for rows in RESULTS.values() for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
