@@ -9,7 +9,7 @@ import pytest
 from made_runs import Made, climb, load, meta, write
 
 from kopt.errors import HarnessError, UsageError
-from kopt.journal import FILE, Journal
+from kopt.journal import FILE, read
 from kopt.records import Evidence, Status
 from kopt.run import Run, create, read_meta
 
@@ -63,12 +63,42 @@ def test_an_event_of_a_newer_version_is_counted_and_harmless(tmp_path: Path) -> 
     assert run.incumbent is not None
 
 
-def test_a_known_event_that_does_not_fit_is_refused_with_its_number(tmp_path: Path) -> None:
-    folder = write(tmp_path, [Made(0.1)])
-    with Journal(folder / FILE) as log:
-        log.append("verdict", verdict={"submission": 99})
-    with pytest.raises(HarnessError, match=r"event 5 \(verdict\)"):
-        Run.load(folder)
+NEWER: list[dict[str, object]] = [
+    {"type": "verdict", "verdict": {"submission": 99}},
+    {"type": "verdict", "verdict": {"submission": 1, "status": "superseded", "evaluator": 9, "score": 0.9}},
+    {"type": "verdict", "verdict": {"submission": 1, "status": "passed", "evaluator": 9, "evidence": "dreamt"}},
+    {"type": "verdict", "judgement": []},
+    {"type": "proposed", "submission": {"number": 2}},
+    {"type": "proposed", "submission": None},
+    {"type": "trial", "trial": {"submission": 1, "point": {}}},
+    {"type": "trial", "trial": {"submission": 1, "n": 1, "parameters": {}, "status": "passed"}, "wall": "long"},
+    {"type": "contest", "contest": {"submission": 1}},
+    {"type": "finale", "finale": {"winner": 7}},
+    {"type": "charge", "dollars": "many"},
+    {"type": "tool", "tool": "read"},
+    {"type": "reply", "model": ["a"]},
+    {"type": "lesson", "words": "x"},
+    {"type": "stopped", "why": "x"},
+]
+
+
+@pytest.mark.parametrize("event", NEWER, ids=lambda event: str(event)[:60])
+def test_a_known_event_that_another_version_wrote_is_left_out_whole_and_ends_no_replay(
+    tmp_path: Path, event: dict[str, object]
+) -> None:
+    folder = write(tmp_path, [Made(0.1)], stop=None, extra=[event])
+    run, plain = load(folder), Run(folder, read_meta(folder))
+    for known in list(read(folder / FILE))[:-1]:
+        assert plain.apply(known)
+    assert run.unread == {4: event["type"]}
+    for name in ("entries", "best", "top", "contests", "finale", "lessons", "errors", "ended"):
+        assert getattr(run, name) == getattr(plain, name), name
+    for name in ("usage", "tools", "replies", "refused", "notices"):
+        assert getattr(run.dialogue, name) == getattr(plain.dialogue, name), name
+    assert run.charges == plain.charges.model_copy(update={"seconds": run.charges.seconds})
+    with pytest.raises(HarnessError, match=rf"event 4 \({event['type']}\).*only the version that wrote it"):
+        run.ready()
+    plain.ready()
 
 
 def test_a_submission_that_is_not_there_is_refused_with_the_range(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def _verify(archive: Path, folder: Path, name: str) -> None:
         if read_meta(folder).id != name:
             raise UsageError(f"its {META} names another run, {read_meta(folder).id!r}")
         run = Run.load(folder)
+        run.ready()
         for entry in run:
             if digest(run.source(entry.n), entry.submission.parameters) != entry.submission.sha:
                 raise UsageError(f"the source of submission {entry.n} is not the one that was judged")

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kopt.journal import Event
+from kopt.journal import Event, amount
 
 IDEAS = 40
 """Directions that hand-overs named and that are remembered: enough to choose from, few enough to stay flat."""
@@ -90,27 +90,29 @@ class Dialogue:
 
     def _on_episode_end(self, event: Event) -> None:
         p = event.payload
+        why = p["why"]
         if self.episode is not None:
-            self.episode.ended = p["why"]
+            self.episode.ended = why
         self.handed_over = p.get("summary", "")
         self.ideas.extend(p.get("ideas", ()))
 
     def _on_request(self, event: Event) -> None:
+        reserved = (amount(event.payload, "reserved"), event.payload["model"])
         self._settle_lost()
         self._charges["requests"] += 1
-        self._reserved = (event.payload.get("reserved") or 0.0, event.payload["model"])
+        self._reserved = reserved
 
     def _on_reply(self, event: Event) -> None:
-        p = event.payload
-        self._reserved = None
-        self.replies[p["model"]] += 1
         self._account(event, failed=False)
+        self._reserved = None
+        self.replies[event.payload["model"]] += 1
         self._follow("reply", event)
 
     def _on_request_failed(self, event: Event) -> None:
-        self._reserved = None
+        kind = event.payload["kind"]
         self._account(event, failed=True)
-        if event.payload["kind"] == "tools":
+        self._reserved = None
+        if kind == "tools":
             self.toolless.add(event.payload["model"])
 
     def _on_notice(self, event: Event) -> None:
@@ -118,11 +120,12 @@ class Dialogue:
 
     def _on_tool(self, event: Event) -> None:
         p = event.payload
+        name, ok, queued, screened = p["name"], p["ok"], amount(p, "queued"), amount(p, "screened")
+        self.tools[name] += 1
+        self.refused += not ok
         self._charges["tool_calls"] += 1
-        self._charges["queue_seconds"] += p.get("queued", 0.0)
-        self._charges["evaluation_seconds"] += p.get("screened", 0.0)
-        self.tools[p["name"]] += 1
-        self.refused += not p["ok"]
+        self._charges["queue_seconds"] += queued
+        self._charges["evaluation_seconds"] += screened
         if self.episode is not None and p.get("episode") == self.episode.n:
             self.episode.calls += 1
             self._follow("tool", event)
@@ -140,19 +143,20 @@ class Dialogue:
             self._reserved = None
 
     def _account(self, event: Event, *, failed: bool) -> None:
+        # All of it is read before any of it counts.
         p = event.payload
-        used = self.usage.setdefault((p["model"], p.get("purpose", "")), Usage())
         tokens = p.get("usage") or {}
-        read, written = tokens.get("input", 0), tokens.get("output", 0)
+        read, cached, written = (amount(tokens, key) for key in ("input", "cache_read", "output"))
+        seconds, dollars = amount(p, "seconds"), None if p.get("dollars") is None else amount(p, "dollars")
+        used = self.usage.setdefault((p["model"], p.get("purpose", "")), Usage())
         used.requests += 1
         used.failed += failed
         used.input += read
-        used.cached += tokens.get("cache_read", 0)
+        used.cached += cached
         used.output += written
-        used.seconds += p.get("seconds", 0.0)
-        self._charges["model_seconds"] += p.get("seconds", 0.0)
+        used.seconds += seconds
+        self._charges["model_seconds"] += seconds
         self._charges["tokens"] += read + written
-        dollars = p.get("dollars")
         if dollars is not None:
             used.dollars += dollars
             self._charges["dollars"] += dollars

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -78,6 +78,16 @@ def read_at(path: Path, offset: int, size: int) -> dict[str, Any]:
     with path.open("rb") as file:
         file.seek(offset)
         return dict(from_json(file.read(size)))
+
+
+def amount(payload: Mapping[str, Any], key: str) -> Any:
+    """A number of a payload; 0 when it is left out or null, TypeError when it is something else."""
+    value = payload.get(key)
+    if value is None:
+        return 0
+    if not isinstance(value, int | float):
+        raise TypeError(f"{key} is {value!r}, not a number")
+    return value
 
 
 class Journal:

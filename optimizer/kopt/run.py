@@ -17,7 +17,19 @@ from kopt import journal
 from kopt.budget import Budget, Charges
 from kopt.dialogue import Dialogue
 from kopt.errors import HarnessError, UsageError
-from kopt.records import Contest, Evidence, Finale, Parameters, Shape, Status, Submission, Toolchain, Trial, Verdict
+from kopt.records import (
+    Contest,
+    Evidence,
+    Finale,
+    Measurement,
+    Parameters,
+    Shape,
+    Status,
+    Submission,
+    Toolchain,
+    Trial,
+    Verdict,
+)
 from kopt.records.base import Record
 
 SCHEMA = 1
@@ -85,6 +97,8 @@ class Entry:
     """Offset and size of the verdict in the journal."""
     screened: float | None = None
     """The score it had before the run's finale measured it again; None when that has not happened."""
+    again: tuple[int, int] = (0, 0)
+    """Offset and size of the event that measured it again."""
     refuted: str = ""
     """Why it did not hold up when it was measured again."""
     call: str = ""
@@ -125,6 +139,8 @@ class Run:
         """Why it came to rest; "" while it goes on, or when its process died."""
         self.unknown: Counter[str] = Counter()
         """Events this version does not know, by type."""
+        self.unread: dict[int, str] = {}
+        """Events of known types, by number, that another version wrote otherwise; what they said is left out."""
         self._charges: dict[str, float] = dict.fromkeys(Charges.model_fields, 0)
         self.dialogue = Dialogue(self._charges)
 
@@ -147,18 +163,23 @@ class Run:
         return Charges.model_validate(self._charges)
 
     @property
+    def last(self) -> int:
+        """Number of the last submission; 0 without any."""
+        return next(reversed(self.entries), 0)
+
+    @property
     def incumbent(self) -> Entry | None:
         return self.best[-1] if self.best else None
 
     @property
     def stale(self) -> int:
         """Submissions since the best one, or since the beginning."""
-        return len(self.entries) - (self.best[-1].n if self.best else 0)
+        return self.last - (self.best[-1].n if self.best else 0)
 
     @property
     def pending(self) -> Entry | None:
         """A submission that was proposed and has no verdict: the process died while it was being evaluated."""
-        last = self.entries.get(len(self.entries))
+        last = next(reversed(self.entries.values()), None)
         return last if last is not None and last.status is None else None
 
     @property
@@ -178,7 +199,7 @@ class Run:
 
     def entry(self, n: int) -> Entry:
         if n not in self.entries:
-            raise UsageError(f"run {self.id} has no submission {n}; it has 1 to {len(self.entries)}")
+            raise UsageError(f"run {self.id} has no submission {n}; it has 1 to {self.last}")
         return self.entries[n]
 
     def verdict(self, n: int) -> Verdict | None:
@@ -188,23 +209,44 @@ class Run:
             return None
         return Verdict.model_validate(journal.read_at(self.folder / journal.FILE, *entry.place)["verdict"])
 
+    def measured_again(self, n: int) -> tuple[Measurement, ...]:
+        """What stands behind its score since a finale measured it again; () when none has."""
+        entry = self.entry(n)
+        if entry.screened is None:
+            return ()
+        event = journal.read_at(self.folder / journal.FILE, *entry.again)
+        return (
+            Finale.model_validate(event["finale"]).measurements
+            if "finale" in event
+            else (Contest.model_validate(event["contest"]).measurements)
+        )
+
     def trial(self, n: int, trial: int) -> Trial:
         row = self.entry(n).trials[trial - 1]
         return Trial.model_validate(journal.read_at(self.folder / journal.FILE, row.offset, row.size)["trial"])
 
-    def apply(self, event: journal.Event) -> None:
+    def apply(self, event: journal.Event) -> bool:
+        """Whether the event was understood. One that was not changes nothing but the time that has passed."""
         self._charges["seconds"] = max(self._charges["seconds"], event.elapsed)
         handler = getattr(self, f"_on_{event.type}", None) or self.dialogue.handler(event.type)
         if handler is None:
             self.unknown[event.type] += 1
-            return
+            return False
         try:
             handler(event)
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
-            text = str(error).splitlines()[0]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self.unread[event.seq] = event.type
+            return False
+        return True
+
+    def ready(self) -> None:
+        """HarnessError when this version cannot go on with the run, because it does not understand all of it."""
+        if self.unread:
+            seq, type = next(iter(self.unread.items()))
             raise HarnessError(
-                f"run {self.id}: event {event.seq} ({event.type}) does not fit this version of kopt: {text}"
-            ) from error
+                f"run {self.id}: event {seq} ({type}) does not fit this version of kopt; it can be looked at, but only "
+                f"the version that wrote it can go on with it"
+            )
 
     def _on_proposed(self, event: journal.Event) -> None:
         submission = Submission.model_validate(event.payload["submission"])
@@ -221,19 +263,22 @@ class Run:
         row = TrialRow(
             trial["n"], trial["parameters"], Status(trial["status"]), trial.get("score"), event.offset, event.size
         )
-        self.entries[trial["submission"]].trials.append(row)
+        entry, wall = self.entries[trial["submission"]], journal.amount(event.payload, "wall")
+        entry.trials.append(row)
         self._charges["trials"] += 1
-        self._charges["evaluation_seconds"] += event.payload.get("wall", 0.0)
+        self._charges["evaluation_seconds"] += wall
 
     def _on_verdict(self, event: journal.Event) -> None:
         verdict = event.payload["verdict"]
         entry = self.entries[verdict["submission"]]
-        entry.status, entry.score = Status(verdict["status"]), verdict.get("score")
-        entry.evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
-        entry.reason, entry.finished = event.payload.get("reason", ""), event.elapsed
-        entry.rule = _deciding_rule(verdict)
-        self._charges["evaluation_seconds"] += verdict.get("seconds", 0.0)
-        entry.evaluator, entry.place = verdict["evaluator"], (event.offset, event.size)
+        # All of it is read before any of it counts.
+        status, evaluator, rule = Status(verdict["status"]), verdict["evaluator"], _deciding_rule(verdict)
+        score = float(verdict["score"]) if verdict.get("score") is not None else None
+        evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
+        self._charges["evaluation_seconds"] += journal.amount(verdict, "seconds")
+        entry.status, entry.score, entry.evidence, entry.rule = status, score, evidence, rule
+        entry.reason, entry.finished = str(event.payload.get("reason", "")), event.elapsed
+        entry.evaluator, entry.place = evaluator, (event.offset, event.size)
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
         if entry.score is not None:
@@ -242,29 +287,41 @@ class Run:
 
     def _on_contest(self, event: journal.Event) -> None:
         contest = Contest.model_validate(event.payload["contest"])
+        entry = self.entries[contest.submission]
         self.contests.append(contest)
         self._charges["evaluation_seconds"] += contest.seconds
-        entry = self.entries[contest.submission]
+        if contest.passed and contest.against is None:
+            entry.again = (event.offset, event.size)
         if contest.status is not Status.PASSED:
             entry.refuted = next((str(f) for f in contest.findings if f.status), str(contest.status))
 
     def _on_finale(self, event: journal.Event) -> None:
-        self.finale = Finale.model_validate(event.payload["finale"])
+        finale = Finale.model_validate(event.payload["finale"])
+        winner = self.entries[finale.winner] if finale.winner is not None else None
+        self.finale = finale
         for contest in self.contests:
             entry = self.entries[contest.submission]
             if contest.passed and contest.against is None:
                 entry.screened = entry.score if entry.screened is None else entry.screened
                 entry.score = contest.score
-        self.best = [entry for entry in self.best if not entry.refuted]
-        if self.finale.winner is not None:
-            winner = self.entries[self.finale.winner]
-            winner.score = self.finale.score
+        self.best = self._improvements()
+        if winner is not None:
+            winner.score, winner.again = finale.score, (event.offset, event.size)
             if self.best[-1:] != [winner]:
                 self.best.append(winner)
 
+    def _improvements(self) -> list[Entry]:
+        """As `best` would have become if those that did not hold up had never had a score."""
+        found: list[Entry] = []
+        for entry in self:
+            if entry.score is not None and not entry.refuted and (not found or entry.rank > found[-1].rank):
+                found.append(entry)
+        return found
+
     def _on_charge(self, event: journal.Event) -> None:
-        self._charges["tool_calls"] += event.payload.get("tool_calls", 0)
-        self._charges["dollars"] += event.payload.get("dollars", 0.0)
+        calls, dollars = journal.amount(event.payload, "tool_calls"), journal.amount(event.payload, "dollars")
+        self._charges["tool_calls"] += calls
+        self._charges["dollars"] += dollars
 
     def _on_lesson(self, event: journal.Event) -> None:
         self.lessons.append(event.payload["text"])

@@ -122,7 +122,7 @@ def number(run: Run, word: str) -> int:
         if run.incumbent is None:
             raise UsageError(f"run {run.id} has no submission with a score yet")
         return run.incumbent.n
-    return run.entry(len(run.entries) if word == "last" else int(word)).n
+    return run.entry(run.last if word == "last" else int(word)).n
 
 
 def summaries(workspace: Path) -> list[Summary]:
@@ -199,21 +199,35 @@ def _take(row: Summary, type: str, line: bytes) -> None:
         row.trials += 1
     elif type == "started":
         row.reason = ""
-    elif type == "stopped":
-        row.reason = str(from_json(line)["reason"])
-    elif type == "verdict":
-        verdict = from_json(line)["verdict"]
-        row.passed += verdict["status"] == "passed"
-        score, evidence = verdict.get("score"), verdict.get("evidence")
-        # As in `Entry.rank`: measured beats modelled, whatever the number.
-        if score is not None and (
-            row.best is None or (evidence == "measured", score) > (row.evidence == "measured", row.best)
-        ):
-            row.best, row.best_n, row.evidence = float(score), int(verdict["submission"]), str(evidence)
-    elif type == "finale":
-        finale = from_json(line)["finale"]
-        if finale.get("winner") is not None:
-            row.best, row.best_n, row.evidence = float(finale["score"]), int(finale["winner"]), "measured"
+    elif type in ("stopped", "verdict", "finale"):
+        event = from_json(line)
+        # As in `Run.apply`: what another version wrote otherwise is left out.
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            _TAKE[type](row, event)
+
+
+def _stopped(row: Summary, event: dict[str, Any]) -> None:
+    row.reason = str(event["reason"])
+
+
+def _verdict(row: Summary, event: dict[str, Any]) -> None:
+    verdict = event["verdict"]
+    n, score, evidence = int(verdict["submission"]), verdict.get("score"), verdict.get("evidence")
+    row.passed += verdict["status"] == "passed"
+    # As in `Entry.rank`: measured beats modelled, whatever the number.
+    if score is not None and (
+        row.best is None or (evidence == "measured", score) > (row.evidence == "measured", row.best)
+    ):
+        row.best, row.best_n, row.evidence = float(score), n, str(evidence)
+
+
+def _finale(row: Summary, event: dict[str, Any]) -> None:
+    finale = event["finale"]
+    if finale.get("winner") is not None:
+        row.best, row.best_n, row.evidence = float(finale["score"]), int(finale["winner"]), "measured"
+
+
+_TAKE = {"stopped": _stopped, "verdict": _verdict, "finale": _finale}
 
 
 def is_live(folder: Path) -> bool:

@@ -59,7 +59,11 @@ class Session:
         observers: Iterable[Observer] = (),
         reserve: float = 0.0,
     ) -> None:
-        """`reserve`: seconds at the end of the budget's minutes in which no proposer may start anything."""
+        """`reserve`: seconds at the end of the budget's minutes in which no proposer may start anything.
+
+        HarnessError when this version does not understand the run's journal.
+        """
+        run.ready()
         self.run = run
         self.task = task
         self.budget = budget
@@ -272,6 +276,7 @@ class Session:
         with self._writing:
             event = self._log.append(type, **payload)
             self.run.apply(event)
+            self.run.ready()
             for observer in self._observers:
                 observer.on_event(event, self.run)
         return event

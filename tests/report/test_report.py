@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -13,9 +14,11 @@ import made_runs as m
 import nights
 import pytest
 from made_runs import Made
+from rich.console import Console
 
 from kopt.journal import FILE, Journal
 from kopt.records import Evidence, Status
+from kopt.report import terminal
 from kopt.report.ledger import Following, load
 from kopt.report.page.chart import chart
 from kopt.report.page.render import Page, standalone
@@ -24,6 +27,13 @@ from kopt.report.rows import rows
 from kopt.report.task import About, about
 from kopt.report.write import report
 from kopt.run import TrialRow
+from kopt.runs import summaries
+
+
+def said(renderable: Any) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def html(folder: Path, workspace: Path) -> str:
@@ -105,6 +115,45 @@ def test_a_verdict_of_a_newer_version_is_shown_as_far_as_it_is_understood(worksp
     text = read(html(folder, workspace)).text
     assert "50.0 %" in text
     assert "written by another version of kopt" in text
+
+
+def test_known_events_that_a_newer_version_wrote_otherwise_are_named_and_leave_gaps(workspace: Path) -> None:
+    folder = nights.night(workspace, 4, stop=None)
+    with Journal(folder / FILE) as journal:
+        journal.append("proposed", submission={"number": 5})
+        journal.append("verdict", verdict={"submission": 5, "status": "superseded"})
+        writer = nights.Writer(
+            journal, folder, nights.content.load_task("fp8_gemm", workspace), nights.random.Random(4)
+        )
+        writer.submission(6, Made(0.75, parent=4))
+        writer.submission(7, Made(0.4, finished=False))
+        journal.append("verdict", verdict={"submission": 7, "status": "superseded"})
+        journal.append("<trial>", trial={})
+        journal.append("tool", calls=["x"])
+    written = report(folder, workspace)
+    text = read(written.page.read_text()).text
+    assert "cannot read some events of the journal, which another version wrote" in text
+    assert "75.0 %" in text
+    assert "It has no verdict that this version of kopt can read" in text
+    short = json.loads(written.json.read_text())
+    assert short["unread"] == {"proposed": 1, "verdict": 2, "tool": 1}
+    assert short["submissions"] == 6
+    (row,) = summaries(workspace)
+    assert (row.state, row.best_n, row.best) == ("interrupted", 6, 0.75)
+    shown = rows(load(folder).run)
+    assert [r.n for r in shown.submissions] == [1, 2, 3, 4, 6, 7]
+    assert "cannot read: proposed (1), tool (1), verdict (2)" in said(terminal.summary(shown))
+
+
+def test_why_there_is_no_device_only_time_is_said(workspace: Path) -> None:
+    folder = m.write(workspace, [Made(0.3, evidence=Evidence.MEASURED)])
+    assert "not asked for" in read(html(folder, workspace)).text
+    path = folder / FILE
+    refused = '"calls":0,"warnings":["no device-only time: the call cannot be captured in a CUDA graph"]'
+    path.write_text(path.read_text().replace('"calls":0,"warnings":[]', refused))
+    text = read(html(folder, workspace)).text
+    assert "not replayable" in text
+    assert "not asked for" not in text
 
 
 def test_a_source_that_is_gone_is_named(workspace: Path) -> None:

@@ -69,10 +69,12 @@ def show_run(
 
 
 def _show_submission(run: Run, n: int, *, source: bool, json: bool) -> None:
+    from kopt.report import verdicts
     from kopt.report.rows import rows
 
-    row = next(row for row in rows(run).submissions if row.n == run.entry(n).n)
-    verdict = run.verdict(n)
+    row = rows(run).row(run.entry(n).n)
+    assert row is not None, "every entry has a row"
+    verdict = verdicts.verdict(run, n)
     if json:
         found = verdict.model_dump(mode="json") if verdict else None
         print_json({**row._asdict(), "run": run.id, "verdict": found, **({"source": run.source(n)} if source else {})})
@@ -82,7 +84,7 @@ def _show_submission(run: Run, n: int, *, source: bool, json: bool) -> None:
     from kopt.report import single
 
     if verdict is None:
-        show(Text(f"submission {n}  no verdict yet: it is being evaluated, or its process died (kopt resume goes on)"))
+        show(Text(f"submission {n}  {verdicts.problem(run, n)}"))
     else:
         show(single.verdict(verdict, row, run.meta.metric))
     if source:

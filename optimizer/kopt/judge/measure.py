@@ -27,7 +27,7 @@ from kopt.judge.series import Series
 from kopt.judge.sizing import hidden_shapes, sizes
 from kopt.judge.statistics import quad
 from kopt.machine.products import Product
-from kopt.records import Finding, Parameters, Shape, Status, Task
+from kopt.records import NO_DEVICE_TIME, Finding, Parameters, Shape, Status, Task
 
 if TYPE_CHECKING:
     from kopt.judge.bench import Bench
@@ -258,7 +258,7 @@ class Job:
                 batch = self._batch(candidate, deck.deal(calls), mode="graph", rest=True)
                 if batch.calls == 0:
                     if self._backend.measures:
-                        series.warnings.append("no device-only time: the call cannot be captured in a CUDA graph")
+                        series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
                     break
                 series.device.append(per_call(batch, series.null))
         if self._plan.accuracy and deck.own_check is None:

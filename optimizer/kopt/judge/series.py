@@ -9,6 +9,7 @@ from typing import Any
 from kopt.judge.backends import Sample
 from kopt.judge.sizing import Sizes
 from kopt.records import Shape
+from kopt.text import counted
 
 NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
@@ -45,7 +46,7 @@ class Series:
         return (
             *self.warnings,
             *([f"noisy: null batches differ by {self.null_spread:.0f} us"] if noisy else ()),
-            *([f"{self.void} quads void"] if self.void else ()),
+            *([counted(self.void, "void quad")] if self.void else ()),
         )
 
     def partial(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from kopt.records.finale import Contest, Finale
 from kopt.records.submission import Parameters, Submission, digest
 from kopt.records.task import Cost, Hidden, Provenance, Score, Shape, Task, TensorSpec, Tolerance
 from kopt.records.verdict import (
+    NO_DEVICE_TIME,
     Evidence,
     Finding,
     Measurement,
@@ -20,6 +21,7 @@ from kopt.records.verdict import (
 )
 
 __all__ = [
+    "NO_DEVICE_TIME",
     "Contest",
     "Cost",
     "Evidence",

@@ -89,6 +89,9 @@ class Prediction(Record):
     warnings: tuple[str, ...] = ()
 
 
+NO_DEVICE_TIME = "no device-only time"
+
+
 class Measurement(Record):
     """Measured time of one call at one shape in one regime, by the judge's clock."""
 
@@ -97,7 +100,8 @@ class Measurement(Record):
     host_us: Quantity
     """Host-inclusive time per call."""
     device_us: Quantity | None = None
-    """Device-only time by recipe replay; None when not replayable."""
+    """Without the host's code, launches replayed; None when it was not asked for, or with a warning that begins
+    with NO_DEVICE_TIME."""
     utilization: Quantity | None = None
     """Of the data-sheet peak."""
     utilization_at_clock: Quantity | None = None

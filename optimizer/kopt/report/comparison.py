@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kopt.records import Quantity, Verdict
+from kopt.records import Quantity
 from kopt.report.ledger import Following, load
 from kopt.report.page.believe import machine, power_caps
 from kopt.report.page.chart import score
@@ -17,6 +17,7 @@ from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Rows, rows
 from kopt.report.task import about
 from kopt.report.terminal import OF
+from kopt.report.verdicts import verdict
 from kopt.run import Meta
 from kopt.text import duration, line, percent
 
@@ -59,13 +60,8 @@ class Plot(NamedTuple):
 def side(folder: Path, workspace: Path) -> Side:
     following = load(folder)
     shown = rows(following.run)
-    verdict: Verdict | None = None
-    if shown.best is not None:
-        try:
-            verdict = following.run.verdict(shown.best.n)
-        except ValueError:  # written by a newer kopt
-            verdict = None
-    shapes = shape_rows(verdict, about(following.run.meta, workspace))
+    best = verdict(following.run, shown.best.n) if shown.best is not None else None
+    shapes = shape_rows(best, about(following.run.meta, workspace))
     return Side(shown, following.run.meta, following, shapes, tuple(sorted({s.shape for s in shapes})))
 
 

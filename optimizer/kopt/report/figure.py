@@ -137,7 +137,8 @@ def _scores(axes: Axes, rows: Rows) -> None:
     size = _size(rows)
     scored = [row for row in rows.submissions if row.score is not None]
     other = [row for row in scored if row.evidence != rows.evidence]
-    plain = [row for row in scored if row.evidence == rows.evidence and not row.improved]
+    refuted = [row for row in scored if row.evidence == rows.evidence and row.refuted]
+    plain = [row for row in scored if row.evidence == rows.evidence and not row.improved and not row.refuted]
     better = [row for row in scored if row.improved]
     mark = MARKS["passed"]
     if rows.evidence == "modelled":
@@ -151,6 +152,7 @@ def _scores(axes: Axes, rows: Rows) -> None:
             [*xs, axes.get_xlim()[1]], [*ys, ys[-1]], where="post", color=LINE, lw=2, zorder=3, label="best so far"
         )
     _scatter(axes, other, size * 0.6, "none", "o", f"{other[0].evidence}, not compared" if other else "", FAINT)
+    _scatter(axes, refuted, size * 0.6, "none", "o", "did not hold up", MARKS["rejected"].colour)
     _scatter(axes, plain, size * 0.6, mark.colour, mark.shape, "passed", alpha=0.45)
     _scatter(axes, better, size, mark.colour, mark.shape, "passed, a new best", "white", zorder=4)
     if not scored:
@@ -206,11 +208,14 @@ def _band(
     """Landmarks above the plot, each with a leader down to its point: nothing else is ever drawn up there."""
     base = axes.get_position().y1 * height
     scale = PLOT / axes.get_ylim()[1]
-    for (mark, text), spot in zip(labels, spots, strict=True):
+    for (mark, _), spot in zip(labels, spots, strict=True):
         x = LEFT + (mark.n - low) / (high - low) * (WIDTH - LEFT - RIGHT)
         bottom, top = base - PLOT + mark.score * scale, base + spot.lane * LANE + 0.03
         figure.add_artist(_line((x / WIDTH, x / WIDTH), (bottom / height, top / height), figure))
-        figure.text((LEFT + spot.left) / WIDTH, (base + spot.lane * LANE + 0.06) / height, text, fontsize=11)
+        # Two texts: in a line of its own, a script that runs from right to left would take the number with it.
+        y = (base + spot.lane * LANE + 0.06) / height
+        figure.text((LEFT + spot.left) / WIDTH, y, _words(mark), fontsize=11)
+        figure.text((LEFT + spot.right) / WIDTH, y, percent(mark.score), fontsize=11, ha="right")
 
 
 def _line(xs: tuple[float, float], ys: tuple[float, float], figure: Figure) -> Any:
@@ -267,6 +272,8 @@ def _header(figure: Figure, rows: Rows, height: float) -> None:
         1 - 0.02, y(0.34), word, fontsize=17, weight="bold", ha="right", color=ink,
         bbox={"boxstyle": "round,pad=0.3", "facecolor": fill, "edgecolor": ink},
     )  # fmt: skip
+    if rows.verified:
+        meaning = f"verified with {counted(rows.verified, 'quad')} a shape"
     figure.text(1 - 0.02, y(0.69), meaning, fontsize=11, ha="right", color=ink)
 
 

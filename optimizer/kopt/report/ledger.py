@@ -5,6 +5,7 @@ A `Ledger` is a second replay beside `Run`. It keeps numbers and places in the j
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from math import exp, log
@@ -72,12 +73,16 @@ class Ledger:
         self.last = 0.0
         """Unix time of the last event."""
         self._open: list[Call] = []
+        self._again: dict[int, tuple[float, float]] = {}
+        """Intervals of what a finale measures, until it ends."""
 
     def apply(self, event: journal.Event, run: Run) -> None:
         self.last = event.time
         handler = getattr(self, f"_on_{event.type}", None)
-        if handler is not None:
-            handler(event, run)
+        if handler is not None and event.seq not in run.unread:
+            # No score depends on what is missing here; a newer version may write these parts otherwise.
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                handler(event, run)
 
     def _on_started(self, event: journal.Event, run: Run) -> None:
         self.processes += 1
@@ -109,6 +114,21 @@ class Ledger:
         ]
         if verdict.get("evidence") == "measured" and (ends := _interval(verdict, run.meta.metric)):
             self.intervals[n] = ends
+
+    def _on_contest(self, event: journal.Event, run: Run) -> None:
+        contest = event.payload["contest"]
+        self.stages["finale"] += _number(contest.get("seconds"))
+        if contest.get("against") is None and (ends := _interval(contest, run.meta.metric)):
+            self._again[contest["submission"]] = ends
+
+    def _on_finale(self, event: journal.Event, run: Run) -> None:
+        finale = event.payload["finale"]
+        if finale.get("winner") is not None and (ends := _interval(finale, run.meta.metric)):
+            self._again[finale["winner"]] = ends
+        for n, ends in self._again.items():
+            if run.entry(n).screened is not None:
+                self.intervals[n] = ends
+        self._again = {}
 
     def _on_tool(self, event: journal.Event, run: Run) -> None:
         p = event.payload

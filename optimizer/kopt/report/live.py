@@ -40,6 +40,11 @@ def observer(console: Console, budget: Budget | None = None) -> LiveObserver:
 
 def describe(event: Event, run: Run) -> Text | None:
     """One line for an event, or None for those that say nothing by themselves."""
+    if event.seq in run.unread:
+        text = (
+            f"event {event.seq}, {line(event.type, 40)!r}, is written in a way that this version of kopt does not know"
+        )
+        return Text(text, style="yellow")
     handler = _DESCRIBE.get(event.type)
     if handler is not None:
         return handler(event, run)
@@ -155,7 +160,7 @@ class View(LiveObserver):
         self._elapsed, self._since = 0.0, time.monotonic()
 
     def on_event(self, event: Event, run: Run) -> None:
-        if event.type == "verdict":
+        if event.type == "verdict" and event.seq not in run.unread:
             if not self._scores and len(run.entries) > 1:  # resumed: what came before belongs to the picture
                 self._scores = [entry.score for entry in run]
             else:

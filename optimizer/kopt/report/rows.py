@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -46,6 +48,10 @@ class Row(NamedTuple):
     rule: str
     reason: str
     evaluator: int | None
+    screened: float | None
+    """The score that it had before the run's finale measured it again."""
+    refuted: str
+    """Why it did not hold up when it was measured again."""
 
 
 class Landmark(NamedTuple):
@@ -110,6 +116,8 @@ class Rows:
     errors: tuple[str, ...]
     unknown: dict[str, int]
     """Events of types that this version does not know."""
+    unread: dict[str, int]
+    """Events of known types that another version wrote otherwise, by type."""
 
     @property
     def factor(self) -> float | None:
@@ -118,10 +126,19 @@ class Rows:
             return None
         return (self.best.score or 0.0) / self.first.score
 
+    def row(self, n: int | None) -> Row | None:
+        """A submission by number."""
+        return self._by_number.get(n) if n is not None else None
+
+    @cached_property
+    def _by_number(self) -> dict[int, Row]:
+        return {row.n: row for row in self.submissions}
+
     def top(self, count: int = 5) -> list[Row]:
-        """The best submissions, those with the evidence of the best one first."""
-        scored = [row for row in self.submissions if row.score is not None]
-        return sorted(scored, key=lambda r: (r.evidence != self.evidence, -(r.score or 0.0), r.n))[:count]
+        """The best one, and the next best, those with its evidence first; what did not hold up is not among them."""
+        scored = [row for row in self.submissions if row.score is not None and not row.refuted]
+        best = self.best.n if self.best else 0
+        return sorted(scored, key=lambda r: (r.n != best, r.evidence != self.evidence, -(r.score or 0.0), r.n))[:count]
 
     def series(self) -> list[tuple[int, float]]:
         """Submission and best-so-far, where it changes."""
@@ -143,7 +160,7 @@ def rows(run: Run) -> Rows:
     evidence = run.incumbent.evidence if run.incumbent else None
     submissions = tuple(_rows(run, evidence))
     shown = {row.n: row for row in submissions}
-    scored = [row for row in submissions if row.score is not None and row.evidence == evidence]
+    scored = [row for row in submissions if row.improved]
     try:
         target, arch = product(run.meta.target).name, product(run.meta.target).arch
     except UsageError:  # a run of a newer kopt, or of one with more products
@@ -172,6 +189,7 @@ def rows(run: Run) -> Rows:
         lessons=tuple(run.lessons),
         errors=tuple(run.errors),
         unknown=dict(run.unknown),
+        unread=dict(Counter(run.unread.values())),
     )
 
 
@@ -183,9 +201,16 @@ def label(entry: Entry) -> str:
 
 def _rows(run: Run, evidence: Evidence | None) -> Iterable[Row]:
     best: float | None = None
+    # Numbers above the one that a finale verified were luck, or were not put to that test.
+    most = run.finale.score if run.finale else None
     for entry in run:
-        counts = entry.score is not None and entry.evidence is evidence
-        improved = counts and (best is None or (entry.score or 0.0) > best)
+        counts = (
+            entry.score is not None
+            and entry.evidence is evidence
+            and not entry.refuted
+            and (most is None or entry.score <= most)
+        )
+        improved = counts and (best is None or (entry.score or 0.0) > best or entry is run.incumbent)
         if improved:
             best = entry.score
         yield Row(
@@ -206,6 +231,8 @@ def _rows(run: Run, evidence: Evidence | None) -> Iterable[Row]:
             rule=entry.rule,
             reason=entry.reason,
             evaluator=entry.evaluator,
+            screened=entry.screened,
+            refuted=entry.refuted,
         )
 
 

@@ -70,8 +70,10 @@ def _predictions(found: Verdict) -> Table:
 
 
 def _measurements(found: Verdict) -> Table:
-    made = table("shape", "regime", "host us", "device us", "of peak", "at clock", "x baseline", "warnings")
-    for index in range(2, 7):
+    made = table(
+        "shape", "regime", "host us", "device us", "of peak", "at clock", "of roofline", "x baseline", "warnings"
+    )
+    for index in range(2, 8):
         made.columns[index].justify = "right"
     for m in found.measurements:
         made.add_row(
@@ -79,6 +81,7 @@ def _measurements(found: Verdict) -> Table:
             f"{m.device_us.value:,.1f}" if m.device_us else "",
             percent(m.utilization.value if m.utilization else None),
             percent(m.utilization_at_clock.value if m.utilization_at_clock else None),
+            percent(m.roofline.value if m.roofline else None),
             f"{m.baseline_ratio.value:.2f}" if m.baseline_ratio else "",
             Text(line("; ".join([*m.throttle, *m.warnings]), 60)),
         )  # fmt: skip

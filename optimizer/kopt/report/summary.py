@@ -20,7 +20,8 @@ def as_json(rows: Rows, shapes: list[ShapeRow], state: Belief, interval: tuple[f
     whole = rows.as_json()
     keep = (
         "id", "task", "target", "target_name", "proposer", "metric", "created", "evidence", "statuses", "first", "best",
-        "factor", "landmarks", "failures", "reference", "charges", "limits", "stopped", "lessons", "errors", "unknown",
+        "factor", "landmarks", "failures", "reference", "charges", "limits", "stopped", "verified", "lessons", "errors",
+        "unknown", "unread",
     )  # fmt: skip
     return {
         "schema": SCHEMA,
@@ -31,6 +32,8 @@ def as_json(rows: Rows, shapes: list[ShapeRow], state: Belief, interval: tuple[f
         "believe": {
             "state": state.state,
             "caveats": state.caveats,
+            "again": [again._asdict() for again in state.again],
+            "outcome": state.outcome,
             "command": state.command,
             "stages": {check.stage: check.outcome for check in state.checks},
         },

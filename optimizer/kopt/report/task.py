@@ -9,6 +9,7 @@ from pathlib import Path
 from kopt.errors import KoptError
 from kopt.records import Cost, Shape, Task
 from kopt.run import Meta
+from kopt.text import line
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class About:
     task: Task | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    baseline: str = ""
+    """What measurements are compared with, in the words of the task's `baseline`."""
     missing: str = ""
 
 
@@ -34,8 +37,9 @@ def about(meta: Meta, workspace: Path) -> About:
             return About(missing=f"the task {meta.task} has changed since this run")
         timing = meta.shapes or task.timing
         costs = {shape.name: hooks.cost(task, shape) for shape in timing}
+        said = getattr(getattr(hooks.load(task), "baseline", None), "__doc__", None) or ""
     except KoptError:
         return About(missing=f"the task {meta.task} is not at hand")
     except Exception as error:  # a hook is the task author's code; a report is not the place to fail on it
         return About(missing=f"the task's cost() failed: {type(error).__name__}")
-    return About(task, costs, {shape.name: shape for shape in timing})
+    return About(task, costs, {shape.name: shape for shape in timing}, line(said.partition("\n")[0], 80).rstrip("."))

@@ -56,15 +56,22 @@ def summary(rows: Rows) -> RenderableType:
         parts += [title("Landmarks"), _landmarks(rows)]
     if len(rows.top(2)) > 1:
         parts += [title("Top five"), submissions(rows.top(5), rows.metric)]
+    refuted = [row for row in rows.submissions if row.refuted]
+    if refuted:
+        parts += [title("Did not hold up when measured again"), *(_refuted(row) for row in refuted)]
     if rows.failures:
         parts += [title("Failures by cause"), _failures(rows.failures)]
     if rows.lessons:
         parts += [title("Lessons"), *(Text(f"  {line(lesson)}") for lesson in rows.lessons[-5:])]
     if rows.errors:
         parts += [title("Errors of kopt itself"), *(Text(f"  {line(error)}", "red") for error in rows.errors[-5:])]
-    if rows.unknown:
-        kinds = ", ".join(f"{line(kind, 40)} ({count})" for kind, count in sorted(rows.unknown.items()))
-        parts.append(Text(f"\nEvents that this version of kopt does not know: {kinds}", style="yellow"))
+    for found, what in (
+        (rows.unknown, "Events that this version of kopt does not know"),
+        (rows.unread, "Events that another version of kopt wrote, and this one cannot read"),
+    ):
+        if found:
+            kinds = ", ".join(f"{line(kind, 40)} ({count})" for kind, count in sorted(found.items()))
+            parts.append(Text(f"\n{what}: {kinds}", style="yellow"))
     return Group(*parts)
 
 
@@ -117,6 +124,10 @@ def _landmarks(rows: Rows) -> Table:
         step = f"{mark.factor:.2f}x" if mark.factor != 1 else ""
         made.add_row(str(mark.n), duration(mark.at), percent(mark.score), step, Text(line(mark.label, 60)))
     return made
+
+
+def _refuted(row: Row) -> Text:
+    return Text(f"  #{row.n}, {score(row.score, row.evidence)} before: {line(row.refuted, 110)}", "red")
 
 
 def _failures(failures: Sequence[Failure]) -> Table:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from kopt.records import Evidence, Outcome, Verdict
 from kopt.report.rows import Rows
-from kopt.run import Meta, Run
-from kopt.text import line
+from kopt.run import Entry, Meta, Run
+from kopt.text import counted, line
 
 ASKED = {
     "policy": "the source keeps the contract and asks for nothing forbidden",
@@ -31,11 +31,29 @@ class Check(NamedTuple):
     found: str
 
 
+class Again(NamedTuple):
+    """One submission that the finale measured again."""
+
+    n: int
+    against: str
+    """"the baseline", or the submission that it met."""
+    status: str
+    screened: float | None
+    score: float | None
+    quads: int
+    """Behind each shape, at least."""
+    processes: int
+    found: str
+
+
 class Belief(NamedTuple):
     """`state` is one sentence for the headline."""
 
     state: str
     checks: list[Check]
+    again: list[Again]
+    outcome: str
+    """Of the finale."""
     machine: list[tuple[str, str]]
     versions: list[tuple[str, str]]
     walls: list[tuple[str, str]]
@@ -48,7 +66,8 @@ def believe(run: Run, rows: Rows, best: Verdict | None) -> Belief:
     """`best` is the verdict of the run's best submission."""
     meta = run.meta
     return Belief(
-        state(rows, best), [_check(stage) for stage in best.stages] if best else [], machine(meta.machine),
+        state(run, rows, best), [_check(stage) for stage in best.stages] if best else [], _again(run),
+        line(run.finale.reason, 160) if run.finale else "", machine(meta.machine),
         _versions(meta), [(line(k, 40), line(v, 120)) for k, v in meta.walls.items()],
         [
             ("run", meta.id),
@@ -62,10 +81,14 @@ def believe(run: Run, rows: Rows, best: Verdict | None) -> Belief:
     )  # fmt: skip
 
 
-def state(rows: Rows, best: Verdict | None) -> str:
+def state(run: Run, rows: Rows, best: Verdict | None) -> str:
     """What is behind the headline's number."""
-    if best is None or rows.best is None:
+    if rows.best is None:
         return "No submission has a score, so there is nothing to verify."
+    if best is None:
+        return (
+            f"{(rows.evidence or '').capitalize()}, says another version of kopt, whose verdict this one cannot read."
+        )
     outcomes = {stage.stage: stage.outcome for stage in best.stages}
     numerics = outcomes.get("numerics", Outcome.SKIPPED)
     checked = {
@@ -75,7 +98,13 @@ def state(rows: Rows, best: Verdict | None) -> str:
         Outcome.FAILED: "its results are wrong",
     }[numerics]
     if best.evidence is Evidence.MEASURED:
-        return f"Measured on a GPU by the judge's clock; {checked}."
+        if rows.verified:
+            return (
+                f"Measured on a GPU by the judge's clock, and verified: measured again at the end in fresh processes "
+                f"with fresh inputs, {counted(rows.verified, 'quad')} a shape; {checked}."
+            )
+        why = f"not verified at the end ({line(run.finale.reason, 100)})" if run.finale else "not verified at the end"
+        return f"Measured on a GPU by the judge's clock, {why}; {checked}."
     return f"Modelled: no GPU has run it; {checked}."
 
 
@@ -115,6 +144,21 @@ def power_caps(found: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(sorted({float(cap) for cap in caps if isinstance(cap, int | float)}))
 
 
+def _before(entry: Entry) -> float | None:
+    return entry.score if entry.screened is None else entry.screened
+
+
+def _again(run: Run) -> list[Again]:
+    return [
+        Again(
+            c.submission, f"#{c.against}" if c.against is not None else "the baseline", str(c.status),
+            _before(run.entry(c.submission)), c.score, min(map(len, c.quads.values()), default=0), c.processes,
+            "; ".join(line(str(f), 200) for f in c.findings),
+        )
+        for c in run.contests
+    ]  # fmt: skip
+
+
 def _gpu(gpu: Mapping[str, Any]) -> str:
     words = [line(str(gpu.get("name", "?")), 60)]
     if isinstance(size := gpu.get("memory_bytes"), int | float):
@@ -151,6 +195,11 @@ def _caveats(run: Run, rows: Rows, best: Verdict | None) -> list[str]:
             found.append("The model's constants are not fitted to measurements of this GPU.")
         found.append("Models of this kind are 10 to 35 % off in absolute time; they rank better than they predict.")
     if best is not None and best.evidence is Evidence.MEASURED:
+        found.append(
+            "Times are taken in quads, two batches of the kernel between two of the baseline, so that a drifting clock "
+            "favours neither. The run picks its best by few quads, and the best of many such numbers is a little too "
+            "good: what is verified was measured once more, with more of them."
+        )
         found.append("The interval of a score has the geometric means of its shapes' intervals as its ends.")
     if best is not None and any(stage.outcome is Outcome.UNAVAILABLE for stage in best.stages):
         found.append("What could not be checked here is marked unavailable, which is not the same as passed.")

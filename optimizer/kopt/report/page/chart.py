@@ -24,12 +24,12 @@ NOTED = 400
 
 STATUSES = ("rejected", "compile_error", "wrong", "crashed", "timeout", "pending", "passed")
 
-SHORT = {"compile_error": "compile", "pending": "open", "passed": "no score"}
+SHORT = {"compile_error": "compile", "pending": "pending", "passed": "no score"}
 """Statuses in the room beside the plot."""
 
 
 class Point(NamedTuple):
-    """One submission. `look` is what it is drawn as: "best", a status, "unscored" or "other"."""
+    """One submission. `look` is what it is drawn as: "best", a status, "unscored", "refuted" or "other"."""
 
     n: int
     x: float
@@ -42,7 +42,8 @@ class Label(NamedTuple):
     """A landmark's text: `shift` pixels beside its point, `y` pixels below the top."""
 
     n: int
-    text: str
+    words: str
+    score: str
     x: float
     shift: float
     width: float
@@ -124,6 +125,8 @@ def chart(rows: Rows, ledger: Ledger, vendor: float | None) -> Chart:
 
 
 def look(row: Row, evidence: str | None) -> str:
+    if row.refuted and row.score is not None:
+        return "refuted"
     if row.score is None:
         return "unscored" if row.status == "passed" else row.status
     return "other" if row.evidence != evidence else "best" if row.improved else row.status
@@ -136,6 +139,8 @@ def title(row: Row, rows: Rows, ledger: Ledger, *, noted: bool = True) -> str:
         words += (
             f", {row.evidence} {score(row, ledger)} of {'peak' if rows.metric == 'utilization' else 'the roofline'}"
         )
+        words += f", {percent(row.screened)} before it was measured again" if row.screened is not None else ""
+        words += ", did not hold up when it was measured again" if row.refuted else ""
         words += ", a new best" if row.improved else ""
     said = row.note if row.status in ("passed", "pending") else row.reason or row.note
     return f"{words}: {line(said, 160)}" if noted and said.strip() else words
@@ -169,7 +174,7 @@ def _axes(rows: Rows, ledger: Ledger) -> dict[str, tuple[str, list[float], list[
         found = [v for v in steps(1, high, 8) if v == int(v)]
         return [(v, f"{v:,.0f}") for v in sorted({1.0, *(v for v in found if v > high / 25)})]
 
-    modes = {"submission": ("submission", *layout([float(row.n) for row in every], 1, whole))}
+    modes = {"submission": ("submission", *layout([float(row.n) for row in every], 1, whole if every else _nothing))}
     times = [row.finished if row.finished is not None else row.proposed for row in every]
     if max(times, default=0.0) > 0:
         modes["time"] = (
@@ -184,6 +189,10 @@ def _axes(rows: Rows, ledger: Ledger) -> dict[str, tuple[str, list[float], list[
 
             modes[key] = (name, *layout(values, 0, ticks))
     return modes
+
+
+def _nothing(high: float) -> list[tuple[float, str]]:
+    return []
 
 
 def _carried(values: Sequence[float]) -> list[float]:
@@ -243,7 +252,7 @@ def _labels(
 ) -> list[Label]:
     return [
         Label(
-            mark.n, _words(mark), x, shift, round(width(_words(mark), FONT), 1),
+            mark.n, line(mark.label, 30), percent(mark.score), x, shift, round(width(_words(mark), FONT), 1),
             round(band - 6 - (lane + 1) * LANE, 1), round(band + axis.down(mark.score), 1),
         )
         for mark, x, shift, lane in placed

@@ -18,7 +18,12 @@ WORDS = {
     "predict": ("predict", "counting work and modelling time"),
     "tune": ("tune", "trials of parameters"),
     "measure": ("measure", "on the GPU, checks included"),
+    "finale": ("verify", "the best ones measured again at the end"),
 }
+
+
+LEAST = 0.5
+"""Seconds below which a part would read "0 s"."""
 
 
 class Part(NamedTuple):
@@ -69,9 +74,8 @@ def money(run: Run, ledger: Ledger) -> Money:
         seconds[key] = seconds.get(key, 0.0) + spent
         meanings[key] = meanings.get(key) or meaning
     known = sum(seconds.values())
-    idle = charges.seconds - known
-    if idle > 0:
-        seconds["other"], meanings["other"] = idle, "nothing of the above: starting up, waiting, deciding"
+    if (idle := charges.seconds - known) >= LEAST:
+        seconds["idle"], meanings["idle"] = idle, "nothing of the above: starting up, waiting, deciding"
     over = ""
     if known > charges.seconds * 1.01 + 1:
         over = f"{duration(known)} of work in {duration(charges.seconds)}: parts ran at the same time."
@@ -80,7 +84,8 @@ def money(run: Run, ledger: Ledger) -> Money:
     return Money(
         _parts(seconds, meanings), duration(charges.seconds),
         duration(max(0.0, ledger.last - run.meta.created)) if ledger.last else "", ledger.processes, over,
-        [(line(name, 30), duration(s)) for name, s in sorted(ledger.phases.items(), key=lambda p: -p[1])],
+        [(line(name, 30), duration(s)) for name, s in sorted(ledger.phases.items(), key=lambda p: -p[1])
+         if s >= LEAST],
         [
             Bill(line(model, 60), line(purpose, 30), used, dollars(used.dollars, used.unpriced))
             for (model, purpose), used in sorted(run.dialogue.usage.items(), key=lambda item: -item[1].dollars)
@@ -108,9 +113,9 @@ def dollars(amount: float, unpriced: int) -> str:
 def _parts(seconds: dict[str, float], meanings: dict[str, str]) -> list[Part]:
     total = sum(seconds.values()) or 1.0
     parts, start = [], 0.0
-    order = ["model", "compile", "check", "predict", "tune", "measure"]
+    order = ["model", "compile", "check", "predict", "tune", "measure", "verify"]
     for key in [k for k in order if k in seconds] + [k for k in seconds if k not in order]:
-        if seconds[key] <= 0:
+        if seconds[key] < LEAST:
             continue
         share = 100 * seconds[key] / total
         parts.append(

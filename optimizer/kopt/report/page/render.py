@@ -29,6 +29,7 @@ from kopt.report.page.table import table
 from kopt.report.rows import Rows, rows
 from kopt.report.task import About
 from kopt.report.terminal import OF
+from kopt.report.verdicts import verdict
 from kopt.text import duration, headline, line, percent, plain
 
 if TYPE_CHECKING:
@@ -86,10 +87,7 @@ class Page:
         }  # fmt: skip
 
     def verdict(self, n: int) -> Verdict | None:
-        try:
-            return self.following.run.verdict(n)
-        except ValueError:  # written by a newer kopt
-            return None
+        return verdict(self.following.run, n)
 
     def article(self, n: int, *, open: bool = False) -> str:
         """One submission, whole; `open` shows it at once."""

@@ -46,8 +46,8 @@ class Roofline(NamedTuple):
     yticks: list[Tick]
     dots: list[Dot]
     steps: list[Step]
-    shapes: list[Tick]
-    """Names of the shapes where they stand."""
+    shapes: list[str]
+    """Names of the shapes, from left to right."""
 
 
 def roofline(
@@ -85,13 +85,13 @@ def roofline(
         )
         for step, mark, shape, a, b in found
     ]  # fmt: skip
-    names = {shape: Tick(x.at(a), shape) for _, _, shape, a, _ in found}
+    names = {shape: a for _, _, shape, a, _ in found}
     return Roofline(
         HEIGHT, gpu.name, f"{short(peak)} TFLOP/s {about.task.score.peak}", f"{short(gpu.hbm_tbs)} TB/s", path,
         [Tick(x.at(v), short(v)) for v in decades(x.low, x.high)],
         [Tick(y.down(v), short(v)) for v in decades(y.low, y.high)],
         dots, [Step(mark.n, step, line(mark.label, 40)) for step, (mark, _) in enumerate(landmarks, 1)],
-        list(names.values()),
+        sorted(names, key=lambda shape: names[shape]),
     )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from kopt.text import line, percent
 HEIGHT = 120
 ENOUGH = 8
 """Trials from which on the importance of a parameter is worth a number."""
-FAMILIES, DOTS = 8, 300
-"""At most so many tuned submissions, and dots in one slice."""
+FAMILIES, TELLING, DOTS = 8, 2, 300
+"""At most so many tuned submissions, of them shown at once, and dots in one slice."""
 
 
 class Slice(NamedTuple):
@@ -45,6 +45,10 @@ class Tuned(NamedTuple):
     slices: list[Slice]
     yticks: list[Tick]
     height: float
+    weighed: bool
+    """Whether there were enough trials to say which parameter matters."""
+    telling: bool = False
+    """Whether it is shown at once: it came to one of the best scores."""
 
 
 class Account(NamedTuple):
@@ -66,8 +70,10 @@ class Account(NamedTuple):
 
 def tuned(run: Run, ledger: Ledger) -> list[Tuned]:
     """The submissions with the most trials, in their order."""
-    entries = sorted((e for e in run if e.trials), key=lambda e: -len(e.trials))[:FAMILIES]
-    return [_tuned(entry, *comparable(entry, ledger)) for entry in sorted(entries, key=lambda e: e.n)]
+    entries = sorted((e for e in run if e.trials), key=lambda e: (-len(e.trials), -(e.score or 0.0)))[:FAMILIES]
+    telling = {e.n for e in sorted(entries, key=lambda e: (not e.rank[0], -e.rank[1]))[:TELLING]}
+    found = [_tuned(entry, *comparable(entry, ledger)) for entry in sorted(entries, key=lambda e: e.n)]
+    return [one._replace(telling=one.n in telling) for one in found]
 
 
 def comparable(entry: Entry, ledger: Ledger) -> tuple[str, list[TrialRow]]:
@@ -138,7 +144,7 @@ def _tuned(entry: Entry, evidence: str, scored: Sequence[TrialRow]) -> Tuned:
         f"{failed} without a {evidence} score" if failed else "", best.score if best else None,
         evidence, parameters(best.parameters.items()) if best else "",
         [_slice(name, scored, axis, weights.get(name), best) for name in names] if scored else [],
-        [Tick(axis.down(v), f"{short(100 * v)} %") for v in steps(0, axis.high, 3)], HEIGHT,
+        [Tick(axis.down(v), f"{short(100 * v)} %") for v in steps(0, axis.high, 3)], HEIGHT, bool(weights),
     )  # fmt: skip
 
 

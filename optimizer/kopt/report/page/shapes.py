@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import exp, log
 from typing import NamedTuple
 
-from kopt.records import Cost, Evidence, Measurement, Prediction, Quantity, Verdict
+from kopt.records import NO_DEVICE_TIME, Cost, Evidence, Measurement, Prediction, Quantity, Verdict
 from kopt.report.ledger import scored
 from kopt.report.task import About
 
@@ -21,6 +21,8 @@ class ShapeRow(NamedTuple):
     host: Quantity
     """Time a call takes, that of the host's code included; the predicted time where nothing was measured."""
     device: Quantity | None
+    no_device: str
+    """Why there is no device-only time."""
     tflops: Quantity | None
     gbs: Quantity | None
     """Of the bytes that no kernel can avoid."""
@@ -65,18 +67,25 @@ def vendor(verdict: Verdict | None, metric: str) -> float | None:
 def _measured(m: Measurement, p: Prediction | None, about: About) -> ShapeRow:
     cost = about.costs.get(m.shape)
     return ShapeRow(
-        m.shape, _sizes(m.shape, about), m.regime, m.host_us, m.device_us, *_rates(m.host_us, cost), m.utilization,
-        m.utilization_at_clock, m.roofline, m.baseline_ratio, p.bound if p else "", _terms(p) if p else "", "",
-        "; ".join(m.warnings), m.clock_mhz, m.power_w, m.temperature_c, ", ".join(m.throttle),
+        m.shape, _sizes(m.shape, about), m.regime, m.host_us, m.device_us, _no_device(m), *_rates(m.host_us, cost),
+        m.utilization, m.utilization_at_clock, m.roofline, m.baseline_ratio,
+        p.bound if p else "", _terms(p) if p else "", "", "; ".join(m.warnings),
+        m.clock_mhz, m.power_w, m.temperature_c, ", ".join(m.throttle),
     )  # fmt: skip
 
 
 def _modelled(p: Prediction, about: About) -> ShapeRow:
     us = Quantity(value=p.us)
     return ShapeRow(
-        p.shape, _sizes(p.shape, about), "", us, None, *_rates(us, about.costs.get(p.shape)), _maybe(p.utilization),
+        p.shape, _sizes(p.shape, about), "", us, None, "", *_rates(us, about.costs.get(p.shape)), _maybe(p.utilization),
         None, _maybe(p.roofline), None, p.bound, _terms(p), p.confidence, "; ".join(p.warnings),
     )  # fmt: skip
+
+
+def _no_device(m: Measurement) -> str:
+    if m.device_us is not None:
+        return ""
+    return "not replayable" if any(w.startswith(NO_DEVICE_TIME) for w in m.warnings) else "not asked for"
 
 
 def _rates(us: Quantity, cost: Cost | None) -> tuple[Quantity | None, Quantity | None]:

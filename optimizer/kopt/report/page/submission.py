@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from kopt.errors import KoptError
 from kopt.records import Verdict
 from kopt.report.differences import Difference, Line, difference, turnover
@@ -18,6 +16,7 @@ from kopt.report.page.search import comparable, importance, parameters
 from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Row, Rows
 from kopt.report.task import About
+from kopt.report.verdicts import problem, verdict
 from kopt.run import Run
 from kopt.text import duration, line, plain
 
@@ -99,15 +98,16 @@ class Sources:
 def article(following: Following, rows: Rows, about: About, sources: Sources, n: int, *, diffs: bool = True) -> Article:
     """`diffs` False leaves the differences to whoever shows the article."""
     run, ledger = following.run, following.ledger
-    entry, row = run.entry(n), rows.submissions[n - 1]
-    verdict, problem = _verdict(run, n)
+    entry, row = run.entry(n), rows.row(n)
+    assert row is not None, "every entry has a row"
+    found = verdict(run, n)
     calls = ledger.calls.get(n, [])
     shown = calls[-MOST_CALLS:]
     place = ledger.feedback.get(n)
     return Article(
-        row, n - 1 if n - 1 in run.entries else None, n + 1 if n + 1 in run.entries else None,
-        _when(row), cost(costs(ledger, n)), verdict, problem,
-        shape_rows(verdict, about), kernels(verdict), parameters(row.parameters.items()),
+        row, *_neighbours(run, n),
+        _when(row), cost(costs(ledger, n)), found, "" if found else problem(run, n),
+        shape_rows(found, about), kernels(found), parameters(row.parameters.items()),
         f"{len(entry.trials)} parameter points were tried" if entry.trials else "",
         sorted(importance(comparable(entry, ledger)[1]).items(), key=lambda item: -item[1]),
         [(line(c.name, 30) or "no tool", c.ok, duration(c.seconds), line(text_of(run, c.place), 140)) for c in shown],
@@ -116,18 +116,24 @@ def article(following: Following, rows: Rows, about: About, sources: Sources, n:
     )  # fmt: skip
 
 
+def _neighbours(run: Run, n: int) -> tuple[int | None, int | None]:
+    """The submissions before and after one: their numbers have gaps where another version wrote some."""
+    order = list(run.entries)
+    at = order.index(n)
+    return order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
+
+
 def changes(rows: Rows, sources: Sources, row: Row) -> list[Change]:
     """Against the parent, and against the best submission when this one was proposed."""
-    best = next((r.n for r in reversed(rows.submissions[: row.n - 1]) if r.improved), None)
+    best = next((r.n for r in reversed(rows.submissions) if r.improved and r.n < row.n), None)
     wanted = [(row.parent, "the one it came from"), (best if best != row.parent else None, "the best one then")]
     if best is not None and best == row.parent:
         wanted[0] = (row.parent, "the one it came from, then the best")
     found = []
     for n, what in wanted:
-        if n is not None and 1 <= n < row.n:
-            old = rows.submissions[n - 1]
-            diff, cut = _cut(difference(sources.lines(n), sources.lines(row.n)))
-            found.append(Change(n, what, changed_parameters(old.parameters, row.parameters), diff, cut))
+        if (old := rows.row(n)) is not None and old.n < row.n:
+            diff, cut = _cut(difference(sources.lines(old.n), sources.lines(row.n)))
+            found.append(Change(old.n, what, changed_parameters(old.parameters, row.parameters), diff, cut))
     return found
 
 
@@ -143,10 +149,11 @@ def changed_parameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 
 def summary(rows: Rows, sources: Sources, row: Row) -> str:
     """The change to the parent in a few words: parameters, and lines added and removed."""
-    if row.parent is None or not 1 <= row.parent < row.n:
+    old = rows.row(row.parent)
+    if old is None or old.n >= row.n:
         return ""
-    words = changed_parameters(rows.submissions[row.parent - 1].parameters, row.parameters)
-    added, removed = turnover(sources.lines(row.parent), sources.lines(row.n))
+    words = changed_parameters(old.parameters, row.parameters)
+    added, removed = turnover(sources.lines(old.n), sources.lines(row.n))
     if added or removed:
         words.append(f"+{added} −{removed} lines")
     if len(words) > 4:
@@ -186,13 +193,6 @@ def _kernel(k: Mapping[str, Any]) -> Kernel:
         [(line(str(op), 60), int(count)) for op, count in mma.items()] if isinstance(mma, Mapping) else [],
         [line(str(r), 300) for r in remarks] if isinstance(remarks, Sequence) and not isinstance(remarks, str) else [],
     )  # fmt: skip
-
-
-def _verdict(run: Run, n: int) -> tuple[Verdict | None, str]:
-    try:
-        return run.verdict(n), ""
-    except (ValidationError, KeyError, ValueError):
-        return None, "This verdict was written by another version of kopt, and cannot be shown in full by this one."
 
 
 def _cut(diff: Difference) -> tuple[Difference, bool]:

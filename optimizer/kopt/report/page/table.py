@@ -36,7 +36,7 @@ class TableRow(NamedTuple):
 def table(rows: Rows, ledger: Ledger, sources: Sources, only: Iterable[int] | None = None) -> list[TableRow]:
     """`only` picks submissions by number."""
     many = len(rows.submissions) > 1000
-    wanted = rows.submissions if only is None else [rows.submissions[n - 1] for n in only]
+    wanted = rows.submissions if only is None else [row for n in only if (row := rows.row(n)) is not None]
     return [_row(row, rows, ledger, sources, SHORT if many else NOTE) for row in wanted]
 
 
@@ -44,6 +44,8 @@ def _row(row: Row, rows: Rows, ledger: Ledger, sources: Sources, width: int) -> 
     spent = costs(ledger, row.n)
     failed = row.status not in ("passed", "pending") and (row.rule or row.reason)
     said, aside = (row.reason, row.note) if failed else (row.note, "")
+    if row.refuted:
+        said, aside = f"Did not hold up when measured again: {row.refuted}", row.note
     return TableRow(
         row, "" if row.score is None else f"{row.score:.6g}", f"{spent.seconds:.3g}", score(row, ledger),
         (row.evidence or "") if row.evidence != rows.evidence else "", summary(rows, sources, row), line(row.rule, 60),
