@@ -14,7 +14,7 @@ from quick import kernel, session
 
 from kopt.budget import Budget
 from kopt.errors import UsageError
-from kopt.interact.socket import FILE, Control, Remote
+from kopt.interact.socket import FILE, Control, Remote, short
 from kopt.journal import FILE as JOURNAL
 from kopt.journal import read
 from kopt.session import Session
@@ -26,6 +26,11 @@ def live(tmp_path: Path, **over: Any) -> Iterator[tuple[Session, Remote]]:
         remote = Remote(made.run.folder)
         yield made, remote
         remote.close()
+
+
+def connect(raw: socket.socket, path: Path) -> None:
+    with short(path) as address:
+        raw.connect(address)
 
 
 def test_a_caller_submits_and_the_runs_own_journal_says_so(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_a_run_waits_for_what_a_visitor_has_begun(tmp_path: Path) -> None:
 def test_a_malformed_message_is_answered_and_the_run_goes_on(tmp_path: Path, message: bytes) -> None:
     with live(tmp_path) as (made, remote):
         raw = socket.socket(socket.AF_UNIX)
-        raw.connect(str(made.run.folder / FILE))
+        connect(raw, made.run.folder / FILE)
         raw.sendall(message)
         assert b'"error"' in raw.recv(65536)
         raw.close()
@@ -115,7 +120,7 @@ def test_a_malformed_message_is_answered_and_the_run_goes_on(tmp_path: Path, mes
 def test_a_message_without_end_is_cut_off(tmp_path: Path) -> None:
     with live(tmp_path) as (made, remote):
         raw = socket.socket(socket.AF_UNIX)
-        raw.connect(str(made.run.folder / FILE))
+        connect(raw, made.run.folder / FILE)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             raw.sendall(b"x" * (12 << 20))
         raw.close()
@@ -132,7 +137,8 @@ def test_a_run_that_is_not_live_is_refused_with_the_mend(tmp_path: Path) -> None
 def test_the_socket_of_a_dead_process_is_replaced_and_ends_with_the_run(tmp_path: Path) -> None:
     with session(tmp_path) as made:
         stale = socket.socket(socket.AF_UNIX)
-        stale.bind(str(made.run.folder / FILE))
+        with short(made.run.folder / FILE) as address:
+            stale.bind(address)
         stale.close()
         with pytest.raises(UsageError, match="is not live"):
             Remote(made.run.folder)

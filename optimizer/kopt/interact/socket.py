@@ -43,7 +43,7 @@ class Control:
             self._path.unlink()
         listener = socket.socket(socket.AF_UNIX)
         try:
-            with _short(self._path) as address:
+            with short(self._path) as address:
                 listener.bind(address)
             self._path.chmod(0o600)
             listener.listen(16)
@@ -125,7 +125,7 @@ class Remote:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(CONNECT)
         try:
-            with _short(folder / FILE) as address:
+            with short(folder / FILE) as address:
                 self._socket.connect(address)
             self._file = self._socket.makefile("rb")
             self.about = self._ask({"op": "hello"})
@@ -183,7 +183,7 @@ def _lines(connection: socket.socket, closing: threading.Event) -> Iterator[byte
 
 
 @contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
+def short(path: Path) -> Iterator[str]:
     """The path, or one that means the same and fits the 107 bytes that a socket's address may have."""
     if len(os.fsencode(path)) < 100:
         yield str(path)

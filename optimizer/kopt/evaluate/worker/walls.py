@@ -104,9 +104,11 @@ _SYSTEM = (
 def installed() -> tuple[str, ...]:
     """Where Python and every module loaded so far lie: the standard library, site-packages, single packages elsewhere.
 
-    Not the entries of sys.path as such, which may hold a project with its secrets beside a package.
+    Of sys.path's other entries only those that hold installed packages, such as a user's own site-packages: the rest
+    may be a project with its secrets beside a package.
     """
     found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    found |= {entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
     found |= {str(Path(base) / lib) for base in (sys.prefix, sys.base_prefix) for lib in ("lib", "lib64")}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
