@@ -1,6 +1,7 @@
 """MiniMax Sparse Attention as published (arXiv 2606.13392): the mathematics that tasks, benchmarks and layers share.
 
     reference.py    slow, obviously right: scores, block maxima, selection, attention, merging
+    index.py        whether lists of blocks are right ones, by their scores
     selection.py    the published generator of selections and inputs, by regime
     arithmetic.py   exact counts of work and traffic; needs no torch
 
