@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kopt.run import Run
 
 META = "run.json"
+TOP = 32
 HEAD = re.compile(rb'\{"seq":(\d+),"time":([-0-9.e]+),"elapsed":([-0-9.e]+),"type":"([^"\\]{1,80})"')
 
 
@@ -49,6 +50,9 @@ class Summary:
     """Active time."""
     last: str = ""
     """Type of the last event."""
+    top: list[list[Any]] = field(default_factory=list)
+    """Whether it was measured, score and number of the best submissions, the best first: a finale may refute some."""
+    refuted: list[int] = field(default_factory=list)
     reason: str = ""
     """Why it stopped, or what is broken."""
     lines: int = 0
@@ -59,7 +63,7 @@ class Summary:
     state: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        hidden = {"lines", "offset", "inode", "last"}
+        hidden = {"lines", "offset", "inode", "last", "top", "refuted"}
         return {**{k: v for k, v in asdict(self).items() if k not in hidden}, "folder": str(self.folder)}
 
 
@@ -199,7 +203,7 @@ def _take(row: Summary, type: str, line: bytes) -> None:
         row.trials += 1
     elif type == "started":
         row.reason = ""
-    elif type in ("stopped", "verdict", "finale"):
+    elif type in _TAKE:
         event = from_json(line)
         # As in `Run.apply`: what another version wrote otherwise is left out.
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -214,20 +218,31 @@ def _verdict(row: Summary, event: dict[str, Any]) -> None:
     verdict = event["verdict"]
     n, score, evidence = int(verdict["submission"]), verdict.get("score"), verdict.get("evidence")
     row.passed += verdict["status"] == "passed"
+    if score is None:
+        return
     # As in `Entry.rank`: measured beats modelled, whatever the number.
-    if score is not None and (
-        row.best is None or (evidence == "measured", score) > (row.evidence == "measured", row.best)
-    ):
+    rank = [evidence == "measured", float(score)]
+    row.top = sorted([*row.top, [*rank, n]], key=lambda one: (not one[0], -one[1], one[2]))[:TOP]
+    if row.best is None or rank > [row.evidence == "measured", row.best]:
         row.best, row.best_n, row.evidence = float(score), n, str(evidence)
+
+
+def _contest(row: Summary, event: dict[str, Any]) -> None:
+    if event["contest"]["status"] != "passed":
+        row.refuted.append(int(event["contest"]["submission"]))
 
 
 def _finale(row: Summary, event: dict[str, Any]) -> None:
     finale = event["finale"]
+    row.top = [one for one in row.top if one[2] not in row.refuted]
     if finale.get("winner") is not None:
         row.best, row.best_n, row.evidence = float(finale["score"]), int(finale["winner"]), "measured"
+    elif row.best_n in row.refuted:
+        measured, row.best, row.best_n = row.top[0] if row.top else (False, None, None)
+        row.evidence = None if row.best is None else "measured" if measured else "modelled"
 
 
-_TAKE = {"stopped": _stopped, "verdict": _verdict, "finale": _finale}
+_TAKE = {"stopped": _stopped, "verdict": _verdict, "contest": _contest, "finale": _finale}
 
 
 def is_live(folder: Path) -> bool:
@@ -253,7 +268,7 @@ def _locked_inodes() -> set[int]:
 class _Cache:
     """Rows of earlier readings, in the user's cache folder; losing it costs time only."""
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, workspace: Path) -> None:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

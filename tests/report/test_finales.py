@@ -13,11 +13,13 @@ from rich.console import Console
 from kopt.journal import FILE, Journal
 from kopt.report import figure, terminal
 from kopt.report.ledger import Following, load
-from kopt.report.page.render import Page, standalone
+from kopt.report.page.render import Page
+from kopt.report.page.standalone import standalone
 from kopt.report.rows import Row
 from kopt.report.task import about
 from kopt.report.verdicts import verdict
 from kopt.run import Run
+from kopt.runs import summaries
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,8 @@ def test_a_run_without_a_finale_or_whose_finale_nobody_survived_is_called_not_ve
         best = page.rows.best
         assert best is not None
         assert not best.refuted
+        row = next(row for row in summaries(tmp_path) if row.id == id)
+        assert (row.best_n, row.best, row.evidence) == (best.n, best.score, "measured")
         kept = [r.score or 0.0 for r in page.rows.submissions if not r.refuted]
         assert best.score == max(kept)
 

@@ -21,8 +21,9 @@ from kopt.records import Evidence, Status
 from kopt.report import terminal
 from kopt.report.ledger import Following, load
 from kopt.report.page.chart import chart
-from kopt.report.page.render import Page, standalone
+from kopt.report.page.render import Page
 from kopt.report.page.search import importance
+from kopt.report.page.standalone import standalone
 from kopt.report.rows import rows
 from kopt.report.task import About, about
 from kopt.report.write import report
@@ -74,7 +75,7 @@ def read(page: str) -> Texts:
     ("made", "says"),
     [
         ([], "Nothing was submitted"),
-        ([Made(finished=False)], "It has no verdict"),
+        ([Made(finished=False)], "It has no verdict yet"),
         ([Made(status=status) for status in m.REASONS], "No submission has a score"),
         ([Made(0.3)], "30.0 %"),
         ([Made(0.0), Made(0.0)], "0.0 %"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,8 +87,9 @@ def refusals(sides: Sequence[Side]) -> list[str]:
 def warnings(sides: Sequence[Side]) -> list[str]:
     """What does not forbid a comparison and should be known."""
     found = [f"{s.rows.id} has no score." for s in sides if s.rows.best is None]
+    apart = _apart(sides)
     asked: tuple[tuple[str, Callable[[Side], str]], ...] = (
-        ("machine", lambda s: _machine(s.meta.machine)),
+        ("machine", lambda s: ", ".join(f"{name} {value}" for name, value in machine(s.meta.machine) if name in apart)),
         ("toolchain", lambda s: f"torch {s.meta.toolchain.torch}, triton {s.meta.toolchain.triton}"),
         ("evaluator's version", lambda s: str(s.meta.evaluator)),
         ("version of the task", lambda s: s.meta.task_sha[:12]),
@@ -203,6 +204,8 @@ def _watts(caps: Sequence[float]) -> str:
     return ", ".join(f"{cap:g} W" for cap in caps)
 
 
-def _machine(found: Mapping[str, Any]) -> str:
-    """What tells machines of one product apart, as far as a fingerprint does."""
-    return ", ".join(f"{name} {value}" for name, value in machine(found))
+def _apart(sides: Sequence[Side]) -> set[str]:
+    """The parts of the fingerprints that differ: what tells machines of one product apart, as far as they do."""
+    found = [machine(s.meta.machine) for s in sides]
+    names = {name for one in found for name, _ in one}
+    return {name for name in names if len({tuple(v for key, v in one if key == name) for one in found}) > 1}

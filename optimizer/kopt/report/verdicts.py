@@ -7,7 +7,7 @@ from kopt.run import Run
 
 NEWER = "This verdict was written by another version of kopt, and cannot be shown in full by this one."
 UNREAD = "It has no verdict that this version of kopt can read: some in this journal were written by another one."
-NONE = "It has no verdict: it is being evaluated, or its process died."
+NONE = "It has no verdict yet: it is being evaluated, or its process died (kopt resume goes on)."
 
 
 def verdict(run: Run, n: int) -> Verdict | None:

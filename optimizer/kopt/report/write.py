@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from kopt.errors import HarnessError
 from kopt.report import summary
+from kopt.report.collecting import uncollected
 from kopt.report.drawing import Draw, here
 from kopt.report.ledger import load
 from kopt.report.page.believe import believe
-from kopt.report.page.render import Page, standalone
+from kopt.report.page.render import Page
 from kopt.report.page.shapes import shape_rows
+from kopt.report.page.standalone import standalone
 from kopt.report.task import about
 
 
@@ -35,7 +34,7 @@ def report(folder: Path, workspace: Path, out: Path | None = None, draw: Draw = 
 
     HarnessError when the run cannot be read or the files cannot be written.
     """
-    with collecting_nothing():
+    with uncollected():
         return _report(folder, workspace, out, draw)
 
 
@@ -56,20 +55,6 @@ def _report(folder: Path, workspace: Path, out: Path | None, draw: Draw) -> Writ
     }
     page_, json_, markdown = (_write(out / name, text) for name, text in files.items())
     return Written(page_, json_, markdown, *figures())
-
-
-@contextmanager
-def collecting_nothing() -> Iterator[None]:
-    """No garbage collection: what is made here lives to the end, and looking through it again and again takes a third
-    of the time of a large run.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _make(out: Path) -> None:

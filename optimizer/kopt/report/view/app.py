@@ -18,7 +18,9 @@ from starlette.routing import Route
 
 from kopt import runs
 from kopt.errors import KoptError, UsageError
-from kopt.report.page.render import css_hash, render, served
+from kopt.report.collecting import uncollected
+from kopt.report.page.render import served
+from kopt.report.page.templates import css_hash, sheet
 from kopt.report.view.guard import LOOPBACK, POLICY, SAFE, Guard
 from kopt.report.view.live import LiveRun, Runs
 
@@ -35,17 +37,18 @@ def app(workspace: Path, host: str = LOOPBACK[0], closing: Callable[[], bool] = 
     held = Runs(workspace)
 
     async def index(request: Request) -> Response:
-        return await _html(lambda nonce: render("runs.html.j2", found=runs.summaries(workspace), nonce=nonce))
+        return await _html(lambda nonce: sheet("runs.html.j2", found=runs.summaries(workspace), nonce=nonce))
 
     async def run(request: Request) -> Response:
         found = await run_in_threadpool(held.get, request.path_params["id"])
         n: int | None = request.path_params.get("n")
 
         def made(nonce: str) -> str:
-            page = found.page()
-            if n is not None:
-                page.following.run.entry(n)
-            return served(page, nonce=nonce, live=found.live, open=n)
+            with uncollected():
+                page = found.page()
+                if n is not None:
+                    page.following.run.entry(n)
+                return served(page, nonce=nonce, live=found.live, open=n)
 
         return await _html(made)
 
@@ -66,7 +69,7 @@ def app(workspace: Path, host: str = LOOPBACK[0], closing: Callable[[], bool] = 
 
         def made(nonce: str) -> str:
             folders = [held.get(name).folder for name in dict.fromkeys(names)]
-            return render("compare.html.j2", nonce=nonce, anyway=anyway, **comparison.page(folders, workspace))
+            return sheet("compare.html.j2", nonce=nonce, anyway=anyway, **comparison.page(folders, workspace))
 
         return await _html(made)
 
