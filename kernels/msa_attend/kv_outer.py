@@ -236,20 +236,13 @@ def combine_kernel(real_ptr, partial_ptr, lse_ptr, out_ptr, first, count,
     tl.store(out_ptr + target[:, None] * D + d[None, :], acc.to(tl.bfloat16), mask=live[:, None])
 
 
-def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, CAP=128, PARTIAL_MIB=1024, NUM_WARPS=8, NUM_STAGES=2):
-    T, heads, depth = q.shape
-    S, HKV, _ = k.shape
-    G = heads // HKV
-    if depth != DEPTH or ids.shape[-1] != TOPK:
-        raise ValueError(f"q, ids: heads of {DEPTH} and {TOPK} blocks a query, not {depth} and {ids.shape[-1]}")
-    if G * HKV != heads or G not in (8, 16):
-        raise ValueError(f"q: {heads} heads for {HKV} of k; groups of 8 or 16 are what fills a tile")
-    if T == 0:
-        return
+def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, CAP=128, PARTIAL_MIB=1024, NUM_WARPS=4, NUM_STAGES=2):
+    T, HKV, G = check(q, k, v, ids, cu_q, cu_k, out)
+    S = k.shape[0]
     sequences = cu_q.shape[0] - 1
-    steps = max(sequences - 1, 0).bit_length()
+    steps = (sequences - 1).bit_length()
     rows = S // BLOCK + sequences + 1
-    fits = (PARTIAL_MIB << 20) // (heads * TOPK * 2 * DEPTH)
+    fits = (PARTIAL_MIB << 20) // (HKV * G * TOPK * 2 * DEPTH)
     chunk = max(SORTED, min(1 << (fits.bit_length() - 1) if fits else SORTED, triton.next_power_of_2(T)))
     words = chunk // 32
     at_once = max(1, COUNTED // words)
@@ -289,3 +282,36 @@ def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, CAP=128, PARTIAL_MIB=
             real, partial, lse, out, first, count, HKV=HKV, G=G, K=TOPK, D=DEPTH, QUERIES=COMBINED,
             num_warps=8,
         )  # fmt: skip
+
+
+def check(q, k, v, ids, cu_q, cu_k, out):
+    """(T, HKV, HQ / HKV); ValueError names the tensor that this kernel does not take. Looks at no value."""
+    for name, tensor, dims, dtype in (
+        ("q", q, 3, torch.bfloat16), ("k", k, 3, torch.bfloat16), ("v", v, 3, torch.bfloat16),
+        ("ids", ids, 3, torch.int32), ("cu_q", cu_q, 1, torch.int32), ("cu_k", cu_k, 1, torch.int32),
+        ("out", out, 3, torch.bfloat16),
+    ):  # fmt: skip
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_attend takes {dtype}")
+        if tensor.ndim != dims:
+            raise ValueError(f"{name}: it has {tensor.ndim} dimensions; msa_attend takes {dims}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
+        if tensor.data_ptr() % 16:
+            raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    tokens, heads_q, _ = q.shape
+    keys, heads_kv, _ = k.shape
+    for name, tensor in (("q", q), ("k", k)):
+        if tensor.shape[2] != 128:
+            raise ValueError(f"{name}: its head dimension is {tensor.shape[2]}; msa_attend takes 128")
+    if heads_q not in (8 * heads_kv, 16 * heads_kv):
+        raise ValueError(f"q: {heads_q} query heads over {heads_kv} KV heads; msa_attend takes 8 or 16 for each")
+    for name, tensor, shape in (
+        ("v", v, (keys, heads_kv, 128)), ("ids", ids, (heads_kv, tokens, 16)), ("cu_k", cu_k, tuple(cu_q.shape)),
+        ("out", out, (tokens, heads_q, 128)),
+    ):  # fmt: skip
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_attend takes {list(shape)}")
+    if cu_q.shape[0] < 2:
+        raise ValueError("cu_q: it has no sequence; msa_attend takes one offset more than there are sequences")
+    return tokens, heads_kv, heads_q // heads_kv

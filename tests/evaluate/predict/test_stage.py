@@ -55,6 +55,7 @@ def count(
     entry: str,
     tensors: list[Layout],
     target: str = "h200",
+    wall: float = 60.0,
     **values: bytes,
 ) -> Reply:
     """The counting job on a kernel that belongs to no task."""
@@ -63,7 +64,7 @@ def count(
         (folder / f"{name}.values").write_bytes(data)
     payload = {
         "file": "candidate.py", "entry": entry, "parameters": {}, "target": asdict(product(target)), "kernels": {},
-        "seconds": 4.0,
+        "seconds": 4.0, "wall": wall,
         "shapes": [
             {"name": "s", "tensors": tensors, "values": {n: f"{n}.values" for n in values}}
         ],
@@ -89,6 +90,11 @@ def traffic(counts: Any, buffer: str, direction: str = "load") -> float:
 
 def tensor(name: str, dtype: str, *sizes: int) -> Layout:
     return {"name": name, "dtype": dtype, "sizes": list(sizes)}
+
+
+def test_no_shape_is_begun_when_the_time_is_spent(workers: Workers, tmp_path: Path) -> None:
+    reply = count(workers, tmp_path, "scale", [tensor("x", "float32", 64), tensor("out", "float32", 64)], wall=-1.0)
+    assert "went to the shapes before" in reply.value["shapes"]["s"]["error"]
 
 
 def test_a_renamed_family_counts_the_same(stage: Predict) -> None:

@@ -26,8 +26,8 @@ from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction,
 if TYPE_CHECKING:
     from kopt.evaluate.workers import Reply, Workers
 
-DEADLINE = 120.0
-"""Seconds for counting all timing shapes of a candidate. Most need one; an index that is built on the way, twenty."""
+DEADLINE = 200.0
+"""Seconds for counting all timing shapes of a candidate. Most need one; an index that is built on the way, thirty."""
 LAUNCH_SECONDS = 4.0
 """Seconds after which one launch is not sampled further."""
 _FILE = "candidate.py"
@@ -113,6 +113,7 @@ class Predict:
                         for kernel in traced.kernels.values()
                     },
                     "seconds": LAUNCH_SECONDS,
+                    "wall": 0.6 * self._deadline,
                     "shapes": [self._shape(case, shape, folder) for shape in case.task.timing],
                 },
                 folder=folder,

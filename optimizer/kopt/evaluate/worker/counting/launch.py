@@ -25,6 +25,7 @@ from kopt.evaluate.worker.counting.sampling import (
     EXACT,
     MOST,
     PROBED,
+    WHOLE,
     Neighbours,
     hottest,
     representatives,
@@ -139,7 +140,10 @@ class Recorder:
             tallies.append(run(index, Depth("exact")))
             if spent(0.5):
                 break
-        window = self._window(min(programs, resident), programs, run, hottest(tallies), spent)
+        stop = hottest(tallies)
+        # Without a loop to stop in, each neighbour is run to its end.
+        size = min(programs, resident if stop is not None else min(resident, WHOLE))
+        window = self._window(size, programs, run, stop, spent)
         light: list[Tally] = []
         varied = len({(t.flops(), t.bytes()) for t in tallies}) > 1
         varied = varied or len({tuple(sorted(lengths.items())) for lengths in window["lengths"]}) > 1

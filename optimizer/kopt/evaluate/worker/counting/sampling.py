@@ -17,6 +17,8 @@ PROBED = 4096
 """Programs whose loops' lengths are asked for, at most, when these differ."""
 ALIKE = 64
 """Programs after which the others are taken to be like them."""
+WHOLE = 48
+"""Neighbours that are run for what they share, where no loop repeats it."""
 _GOLDEN = 0.6180339887498949
 
 
