@@ -88,11 +88,13 @@ def _story(rows: Rows) -> str:
 
 def _shapes(shapes: list[ShapeRow], evidence: str | None) -> list[str]:
     measured = evidence == "measured"
-    head = ["shape", *(["regime"] if measured else []), f"{evidence} us", "TFLOP/s", "GB/s", "% of peak", "% of roofline"]
+    head = ["shape", *(["regime"] if measured else []), f"{evidence} us", "TFLOP/s", "GB/s"]
+    head += ["% of peak", "% of roofline"]
     head += ["x baseline"] if measured else []
     found = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for s in shapes:
-        cells = [text(s.shape, 40), *([s.regime] if measured else []), _quantity(s.host), _quantity(s.tflops), _quantity(s.gbs)]
+        cells = [text(s.shape, 40), *([s.regime] if measured else [])]
+        cells += [_quantity(s.host), _quantity(s.tflops), _quantity(s.gbs)]
         cells += [_quantity(s.utilization, 100), _quantity(s.roofline, 100)]
         cells += [_quantity(s.baseline)] if measured else []
         found.append(f"| {' | '.join(cells)} |")
