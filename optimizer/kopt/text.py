@@ -64,3 +64,11 @@ def _shown(char: str) -> str:
     if char in _REORDERING or unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn"):
         return f"<U+{code:04X}>"
     return char
+
+
+def dollars(amount: float, unpriced: int) -> str:
+    """ "$12.30", or "at least $12.30" when some requests have no known price."""
+    text = f"${amount:,.2f}" if amount >= 0.01 or not amount else f"${amount:.4f}"
+    if not unpriced:
+        return text
+    return f"at least {text}" if amount else "price unknown"

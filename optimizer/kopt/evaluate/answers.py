@@ -116,7 +116,8 @@ class Answers:
             if reply.error.startswith("UsageError: "):
                 raise UsageError(reply.error.removeprefix("UsageError: "))
             if not reply.ok:
-                raise HarnessError(f"task {task.name}: {job} failed: {reply.error}")
+                where = f" in {folder}" if reply.error.startswith("OSError") else ""
+                raise HarnessError(f"task {task.name}: {job} failed{where}: {reply.error}")
             return reply.value, {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".in", ".want")}
         except OSError as error:
             raise HarnessError(f"{folder}: cannot be written: {error.strerror}") from error

@@ -11,7 +11,6 @@ from kopt.records import Quantity
 from kopt.report.ledger import Following, load
 from kopt.report.page.believe import machine, power_caps
 from kopt.report.page.chart import score
-from kopt.report.page.money import dollars
 from kopt.report.page.scale import Axis, Tick, short, steps
 from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Rows, rows
@@ -19,7 +18,7 @@ from kopt.report.task import about
 from kopt.report.terminal import OF
 from kopt.report.verdicts import verdict
 from kopt.run import Meta
-from kopt.text import duration, line, percent
+from kopt.text import dollars, duration, line, percent
 
 HEIGHT = 300
 

@@ -102,6 +102,8 @@ _DESCRIBE: dict[str, Callable[[Event, Run], Text]] = {
     "finale": _finale,
     "lesson": _said("text", "lesson: ", "cyan"),
     "error": _said("message", "error: ", "red"),
+    "request_failed": _said("reason", "no answer: ", "yellow"),
+    "notice": _said("text", "", "yellow"),
     "stopped": _said("reason", "stopped: ", "bold"),
 }
 

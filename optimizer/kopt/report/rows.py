@@ -83,6 +83,22 @@ class Reference(NamedTuple):
     label: str
 
 
+class Spend(NamedTuple):
+    """What one model was asked for one purpose."""
+
+    model: str
+    purpose: str
+    requests: int
+    failed: int
+    read: int
+    """Tokens, those from the provider's cache included."""
+    cached: int
+    written: int
+    dollars: float
+    unpriced: int
+    """Requests whose price is unknown: with any of these, `dollars` is a lower bound."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """A run, ready to be shown."""
@@ -106,6 +122,7 @@ class Rows:
     best: Row | None
     reference: Reference | None
     charges: dict[str, float]
+    models: tuple[Spend, ...]
     limits: dict[str, float]
     """The budget's limits that are set."""
     verified: int | None
@@ -147,7 +164,7 @@ class Rows:
     def as_json(self) -> dict[str, Any]:
         """JSON-able; tuples become objects with the names used here."""
         whole = asdict(self)
-        for key in ("submissions", "landmarks", "failures"):
+        for key in ("submissions", "landmarks", "failures", "models"):
             whole[key] = [item._asdict() for item in getattr(self, key)]
         for key in ("first", "best", "reference"):
             item = getattr(self, key)
@@ -183,6 +200,10 @@ def rows(run: Run) -> Rows:
         best=shown[run.incumbent.n] if run.incumbent else None,
         reference=_reference(run, arch),
         charges=run.charges.model_dump(),
+        models=tuple(
+            Spend(model, purpose, u.requests, u.failed, u.input, u.cached, u.output, u.dollars, u.unpriced)
+            for (model, purpose), u in run.dialogue.usage.items()
+        ),
         limits=limits,
         verified=run.finale.quads if run.finale and run.finale.winner is not None else None,
         stopped=run.ended,

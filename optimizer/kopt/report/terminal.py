@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kopt.text import counted, duration, line, percent
+from kopt.text import counted, dollars, duration, line, percent
 
 if TYPE_CHECKING:
-    from kopt.report.rows import Failure, Row, Rows
+    from kopt.report.rows import Failure, Row, Rows, Spend
 
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {
@@ -52,6 +52,7 @@ def status(word: str) -> Text:
 def summary(rows: Rows) -> RenderableType:
     """Headline, sparkline, landmarks, the top five, failures by cause."""
     parts: list[RenderableType] = [_headline(rows), _story(rows)]
+    parts += [_spend(spend) for spend in rows.models]
     if rows.landmarks:
         parts += [title("Landmarks"), _landmarks(rows)]
     if len(rows.top(2)) > 1:
@@ -110,11 +111,21 @@ def _story(rows: Rows) -> Text:
     if charges["tool_calls"]:
         parts.append(counted(int(charges["tool_calls"]), "tool call"))
     if charges["dollars"]:
-        parts.append(f"${charges['dollars']:.2f}")
+        parts.append(dollars(charges["dollars"], int(charges["unpriced"])))
     text = Text(" · ".join(parts))
     if rows.submissions:
         text.append(f"\n{sparkline([row.score for row in rows.submissions])}", style="cyan")
     return text.append(f"\nrun {line(rows.id)}: {line(rows.stopped) or 'not ended'}", style="bright_black")
+
+
+def _spend(spend: Spend) -> Text:
+    failed = f" ({spend.failed} failed)" if spend.failed else ""
+    cached = f" ({spend.cached:,} from its cache)" if spend.cached else ""
+    return Text(
+        f"{line(spend.model, 60)}, {line(spend.purpose, 30)}: {counted(spend.requests, 'request')}{failed}, "
+        f"{spend.read:,} tokens read{cached}, {spend.written:,} written, {dollars(spend.dollars, spend.unpriced)}",
+        style="bright_black",
+    )
 
 
 def _landmarks(rows: Rows) -> Table:

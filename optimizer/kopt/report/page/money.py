@@ -8,7 +8,7 @@ from kopt.budget import Charges
 from kopt.dialogue import Usage
 from kopt.report.ledger import Ledger
 from kopt.run import Run
-from kopt.text import duration, line
+from kopt.text import dollars, duration, line
 
 WORDS = {
     "model": ("model", "waiting for a model's reply"),
@@ -100,14 +100,6 @@ def money(run: Run, ledger: Ledger) -> Money:
 def _limit(name: str, limit: float, charges: Charges) -> tuple[str, str, str]:
     spent = charges.seconds / 60 if name == "minutes" else getattr(charges, name)
     return name.replace("_", " "), f"{spent:,.6g}" if spent == int(spent) else f"{spent:,.1f}", f"{limit:,.6g}"
-
-
-def dollars(amount: float, unpriced: int) -> str:
-    """ "$12.30", or "at least $12.30" when some requests have no known price."""
-    text = f"${amount:,.2f}" if amount >= 0.01 or not amount else f"${amount:.4f}"
-    if not unpriced:
-        return text
-    return f"at least {text}" if amount else "price unknown"
 
 
 def _parts(seconds: dict[str, float], meanings: dict[str, str]) -> list[Part]:

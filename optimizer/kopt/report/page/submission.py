@@ -11,14 +11,13 @@ from kopt.records import Verdict
 from kopt.report.differences import Difference, Line, difference, turnover
 from kopt.report.highlight import Library
 from kopt.report.ledger import Cost, Following, costs, text_of
-from kopt.report.page.money import dollars
 from kopt.report.page.search import comparable, importance, parameters
 from kopt.report.page.shapes import ShapeRow, shape_rows
 from kopt.report.rows import Row, Rows
 from kopt.report.task import About
 from kopt.report.verdicts import problem, verdict
 from kopt.run import Run
-from kopt.text import duration, line, plain
+from kopt.text import dollars, duration, line, plain
 
 MOST_TEXT = 6000
 """Characters of feedback and of one finding that are shown."""
