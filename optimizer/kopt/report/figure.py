@@ -12,6 +12,7 @@ from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
 from kopt.report.style import BADGES, FAINT, GRID, INK, LINE, MARKS, drawable, settings
+from kopt.report.terminal import unit
 from kopt.text import counted, line, percent
 
 if TYPE_CHECKING:
@@ -245,8 +246,7 @@ def _axes_text(axes: Axes, lowest: Axes, rows: Rows) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.06 else 1, symbol=" %"))
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
-    of = "of peak" if rows.metric == "utilization" else "of the roofline"
-    axes.set_ylabel(f"{rows.evidence + ' ' if rows.evidence else ''}{rows.metric}, {of}")
+    axes.set_ylabel(unit(rows))
     axes.yaxis.set_label_coords((0.22 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)
     count = max(len(rows.submissions), 1)
     ticks = MaxNLocator(integer=True, nbins=10, min_n_ticks=1).tick_values(1, count)

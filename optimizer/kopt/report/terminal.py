@@ -29,6 +29,12 @@ def score(value: float | None, evidence: str | None, metric: str = "utilization"
     return f"{evidence or 'unknown'} {percent(value)} {OF.get(metric, 'of ' + metric)}"
 
 
+def unit(rows: Rows) -> str:
+    """What an axis of scores shows: "modelled utilization, of peak"."""
+    words = (rows.evidence or "", "utilization" if rows.metric == "utilization" else "")
+    return ", ".join(part for part in (" ".join(filter(None, words)), OF.get(rows.metric, rows.metric)) if part)
+
+
 def sparkline(values: Sequence[float | None], width: int = 60) -> str:
     """One bar a value, from 0 to the largest; the best of several when there are more. A blank has no score."""
     if not values:

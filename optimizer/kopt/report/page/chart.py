@@ -10,6 +10,7 @@ from kopt.report.labels import place
 from kopt.report.ledger import Ledger
 from kopt.report.page.scale import Axis, Tick, clock, clock_steps, short, spread, steps, width
 from kopt.report.rows import Landmark, Row, Rows
+from kopt.report.terminal import unit
 from kopt.text import line, percent
 
 HEIGHT, STRIP, LANE = 300, 24, 22
@@ -83,6 +84,8 @@ class Strip(NamedTuple):
 
 
 class Chart(NamedTuple):
+    name: str
+    unit: str
     band: float
     """Pixels above the plot that hold the landmarks' labels."""
     lanes: int
@@ -118,6 +121,7 @@ def chart(rows: Rows, ledger: Ledger, vendor: float | None) -> Chart:
         for key, (name, xs, ticks) in values.items()
     ]
     return Chart(
+        "Utilization" if rows.metric == "utilization" else "Share of the roofline", unit(rows),
         band, lanes, HEIGHT, band + HEIGHT + STRIP * len(strips) + 8, points,
         [Tick(round(band + axis.down(v), 1), f"{short(round(100 * v, 6))} %") for v in steps(0, axis.high)],
         _lines(references, axis, band), strips, modes, "MODELLED" if rows.evidence == "modelled" else "",
