@@ -31,6 +31,19 @@ def test_report_writes_everything_and_says_where(kopt_here, workspace: Path) -> 
     assert all(Path(path).parent == workspace / "reports" / "one" for path in files.values())
 
 
+def test_another_regime_is_no_comparison_and_an_unknown_power_limit_a_warning(kopt_here, workspace: Path) -> None:  # type: ignore[no-untyped-def]
+    m.write(workspace, [Made(0.3, evidence=Evidence.MEASURED)], id="one", machine=H200)
+    folder = m.write(workspace, [Made(0.4, evidence=Evidence.MEASURED)], id="two")
+    done = kopt_here("compare", "one", "two")
+    assert done.code == 0
+    assert "The power limit of two's GPU was not recorded" in done.out
+    path = folder / FILE
+    path.write_text(path.read_text().replace('"regime":"sustained"', '"regime":"burst"'))
+    refused = kopt_here("compare", "one", "two")
+    assert refused.code == 2
+    assert "Their regime differs (one: sustained, two: burst)" in refused.err
+
+
 def test_report_goes_where_it_is_told(kopt_here, workspace: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     m.write(workspace, [Made(0.3)], id="one")
     assert kopt_here("report", "one", "--out", str(tmp_path / "there")).code == 0

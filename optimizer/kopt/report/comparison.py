@@ -38,6 +38,12 @@ class Side(NamedTuple):
         """Power limits in watts, where a GPU was measured."""
         return power_caps(self.meta.machine) if self.rows.evidence == "measured" else ()
 
+    @property
+    def regime(self) -> str:
+        """The one behind a measured score; as `ledger.scored`."""
+        regimes = {shape.regime for shape in self.shapes if shape.regime}
+        return "burst" if "burst" in regimes else next(iter(regimes), "")
+
 
 class Curve(NamedTuple):
     """Best so far by submission."""
@@ -69,12 +75,14 @@ def refusals(sides: Sequence[Side]) -> list[str]:
     found = []
     scored = [s for s in sides if s.rows.evidence]
     timed, measured = [s for s in scored if s.timing], [s for s in scored if s.caps]
+    regimes = [s for s in scored if s.regime]
     asked: tuple[tuple[str, Callable[[Side], str], Sequence[Side], str], ...] = (
         ("task", lambda s: s.meta.task, sides, "their work is not the same"),
         ("product", lambda s: s.rows.target_name, sides, "a fraction of one product's peak is not one of another's"),
         ("metric", lambda s: s.rows.metric, sides, "their scores are fractions of different things"),
         ("evidence", lambda s: s.rows.evidence or "", scored, "a model's number is not a measurement"),
         ("power limit", lambda s: _watts(s.caps), measured, "the same kernel is faster with more power"),
+        ("regime", lambda s: s.regime, regimes, "a burst runs at higher clocks than sustained work"),
         ("timing shapes", lambda s: ", ".join(s.timing), timed, "their scores are means over different shapes"),
     )
     for name, value, which, why in asked:
@@ -86,6 +94,9 @@ def refusals(sides: Sequence[Side]) -> list[str]:
 def warnings(sides: Sequence[Side]) -> list[str]:
     """What does not forbid a comparison and should be known."""
     found = [f"{s.rows.id} has no score." for s in sides if s.rows.best is None]
+    if any(s.caps for s in sides):
+        measured = [s for s in sides if s.rows.evidence == "measured" and not s.caps]
+        found += [f"The power limit of {s.rows.id}'s GPU was not recorded." for s in measured]
     apart = _apart(sides)
     asked: tuple[tuple[str, Callable[[Side], str]], ...] = (
         ("machine", lambda s: ", ".join(f"{name} {value}" for name, value in machine(s.meta.machine) if name in apart)),
