@@ -1,4 +1,4 @@
-"""The families of kernels/fp8_gemm keep the contract of a kernel file; read as source, without torch or triton."""
+"""The families of every task keep the contract of a kernel file; read as source, without torch or triton."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "kernels" / "fp8_gemm"
-FAMILIES = sorted(FOLDER.glob("*.py"))
+from kopt import content
+from kopt.records import Task
+
+ROOT = Path(__file__).parents[2]
+FAMILIES = sorted(path for path in (ROOT / "kernels").glob("*/*.py") if not path.name.startswith("_"))
+FOLDERS = sorted({path.parent for path in FAMILIES})
 NOT_FOR_KERNELS = {"os", "sys", "inspect", "subprocess", "pathlib", "io", "ctypes", "importlib"}
 
-each_family = pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
+each_family = pytest.mark.parametrize("path", FAMILIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def task(path: Path) -> Task:
+    return content.read_task(ROOT / "tasks" / path.parent.name)
 
 
 def constants(path: Path) -> dict[str, object]:
@@ -29,7 +38,7 @@ def constants(path: Path) -> dict[str, object]:
 
 def entry(path: Path) -> ast.FunctionDef:
     functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return next(function for function in functions if function.name == "fp8_gemm")
+    return next(function for function in functions if function.name == task(path).entry)
 
 
 def defaults(path: Path) -> dict[str, object]:
@@ -41,14 +50,16 @@ def defaults(path: Path) -> dict[str, object]:
     }
 
 
-def test_rungs_count_up_from_one_and_classes_differ() -> None:
-    assert sorted(constants(path)["RUNG"] for path in FAMILIES) == list(range(1, len(FAMILIES) + 1))
-    assert len({constants(path)["CLASS"] for path in FAMILIES}) == len(FAMILIES)
+@each_folder
+def test_rungs_count_up_from_one_and_classes_differ(folder: Path) -> None:
+    here = [constants(path) for path in FAMILIES if path.parent == folder]
+    assert sorted(found["RUNG"] for found in here) == list(range(1, len(here) + 1))
+    assert len({found["CLASS"] for found in here}) == len(here)
 
 
 @each_family
 def test_entry_takes_the_tasks_tensors_in_order(path: Path) -> None:
-    assert [arg.arg for arg in entry(path).args.args] == ["a", "b", "scale_a", "scale_b", "out"]
+    assert [arg.arg for arg in entry(path).args.args] == [tensor.name for tensor in task(path).tensors]
 
 
 @each_family
@@ -78,7 +89,9 @@ def test_first_line_of_the_docstring_says_what_the_rung_adds(path: Path) -> None
     assert first.endswith(".")
 
 
-def test_readme_has_every_rung_with_its_file_and_class() -> None:
-    rows = re.findall(r"^\| (\d+) \| `(\w+\.py)` \| `([\w-]+)` \|", (FOLDER / "README.md").read_text(), re.M)
+@each_folder
+def test_readme_has_every_rung_with_its_file_and_class(folder: Path) -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+\.py)` \| `([\w-]+)` \|", (folder / "README.md").read_text(), re.M)
     listed = {(int(rung), name, kind) for rung, name, kind in rows}
-    assert listed == {(constants(path)["RUNG"], path.name, constants(path)["CLASS"]) for path in FAMILIES}
+    here = [path for path in FAMILIES if path.parent == folder]
+    assert listed == {(constants(path)["RUNG"], path.name, constants(path)["CLASS"]) for path in here}
