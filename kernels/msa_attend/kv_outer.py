@@ -1,4 +1,4 @@
-"""KV-outer, gather-Q: a K/V block is read once and the queries that chose it come to it; partial results are combined.
+"""KV-outer, gather-Q: a block is read once and the queries that chose it come to it; partial results are combined.
 
 The lists of blocks are turned round on the GPU by a counting sort: a bit per (block, query), prefix sums of the bits,
 and a place for every entry. The only atomics set bits, in whatever order; the position of a list entry is its slot, so
