@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import nights
@@ -201,3 +202,32 @@ OVERLAPS = """() => {
     x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3;
   return texts.flatMap(([a, x], i) => texts.slice(i + 1).filter(([, y]) => meet(x, y)).map(([b]) => a + ' / ' + b));
 }"""
+
+
+def test_of_a_long_run_the_less_telling_submissions_are_told_from_the_table_and_the_packed_sources(
+    browser: Any, tmp_path: Path
+) -> None:
+    folder = nights.night(tmp_path, 420, seed=5)
+    with opened(browser, report(folder, tmp_path).page.as_uri()) as found:
+        page = found.page
+        brief = page.evaluate(
+            """async () => {
+                for (const row of document.querySelectorAll("#tried-rows tr.passed[data-p]")) {
+                    const n = +row.id.slice(1);
+                    const article = await kopt.missing(n);
+                    if (article && article.textContent.includes("says more")) return n;
+                }
+            }"""
+        )
+        assert brief, "a run of more submissions than are kept in full"
+        page.locator(f"#r{brief} a").click()
+        article = page.locator(f"#s{brief}.open")
+        article.wait_for()
+        assert "MODELLED" in article.locator("h3").inner_text().upper()
+        assert "%" in article.locator("h3").inner_text()
+        article.locator(".source summary").click()
+        name = next((folder / "sources").glob(f"{brief:04d}-*.py"))
+        assert article.locator(".source .python").inner_text().rstrip() == name.read_text().rstrip()
+        article.locator("[data-diff] summary").click()
+        assert article.locator(".diff ins, .diff del").count() > 0
+        assert found.troubles == []

@@ -99,7 +99,12 @@ def money(run: Run, ledger: Ledger) -> Money:
 
 def _limit(name: str, limit: float, charges: Charges) -> tuple[str, str, str]:
     spent = charges.seconds / 60 if name == "minutes" else getattr(charges, name)
-    return name.replace("_", " "), f"{spent:,.6g}" if spent == int(spent) else f"{spent:,.1f}", f"{limit:,.6g}"
+    return name.replace("_", " "), _plain(spent), _plain(limit)
+
+
+def _plain(number: float) -> str:
+    """ "60,000,000", "4.5"."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
 def _parts(seconds: dict[str, float], meanings: dict[str, str]) -> list[Part]:

@@ -34,6 +34,8 @@
     for (const slot of article.querySelectorAll("[data-slot]")) {
       const name = slot.dataset.slot;
       if (name in words) slot.textContent = words[name];
+      // A cell says it itself where a score is of another kind than the run's.
+      else if (name === "evidence") { if (!score || find("small:not(.new)", row.cells[2])) slot.remove(); }
       else if (name === "source") slot.dataset.source = n;
       else if (row.dataset.p) slot.dataset.diff = row.dataset.p;
     }
