@@ -20,6 +20,7 @@ from made_runs import Made
 import kopt
 from kopt import content
 from kopt.journal import FILE, Journal
+from kopt.report.view.live import LiveRun
 
 httpx = pytest.importorskip("httpx")
 
@@ -159,6 +160,26 @@ def test_a_live_page_gains_a_point_when_the_journal_gains_a_verdict(browser: Any
         assert page.evaluate("window.bad") is None
         assert page.evaluate("document.querySelectorAll('#tried-rows tr').length") == 15
         print("seconds from line to page:", [round(s, 2) for s in took])
+
+
+def test_a_finale_or_another_kind_of_evidence_changes_every_row_for_everybody_who_looks(tmp_path: Path) -> None:
+    folder = nights.night(tmp_path, 8, seed=8, id="night", measured=True, stop=None)
+    run = LiveRun(folder, tmp_path)
+    first = run.update(0).seq
+    nights.finale(folder)
+    for _ in range(2):  # two pages that were loaded before it
+        assert run.update(first).reload
+    assert not run.update(run.seq).reload
+
+
+def test_the_first_score_of_a_run_names_its_evidence_everywhere(tmp_path: Path) -> None:
+    folder = m.write(tmp_path, [Made(status=m.Status.WRONG)], stop=None)
+    run = LiveRun(folder, tmp_path)
+    first = run.update(0).seq
+    with Journal(folder / FILE) as journal:
+        writer = nights.Writer(journal, folder, content.load_task("fp8_gemm", tmp_path), nights.random.Random(1))
+        writer.submission(2, Made(0.3))
+    assert run.update(first).reload
 
 
 def test_a_page_says_when_its_run_rests_and_when_its_server_is_gone(browser: Any, tmp_path: Path) -> None:

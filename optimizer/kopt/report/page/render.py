@@ -134,7 +134,7 @@ def served(page: Page, *, nonce: str, live: bool, open: int | None = None) -> st
 def parts(page: Page) -> dict[str, str]:
     """The sections that change while a run goes on, by the id of their element."""
     sections = page.sections()
-    names = ("headline", "chart", "shapes", "failures", "search", "money", "believe")
+    names = ("headline", "chart", "shapes", "failures", "lessons", "search", "money", "believe")
     modes = layouts(sections["chart"])
     return {name: render(f"_{name}.html.j2", **sections, modes=modes) for name in names}
 

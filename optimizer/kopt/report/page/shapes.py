@@ -109,7 +109,7 @@ def _sizes(shape: str, about: About) -> str:
 
 def _terms(p: Prediction) -> str:
     largest: Sequence[tuple[str, float]] = sorted(p.terms.items(), key=lambda term: -term[1])[:4]
-    return ", ".join(f"{name} {us:,.0f}\N{NO-BREAK SPACE}us" for name, us in largest)
+    return ", ".join(f"{name} {us:,.0f} us" for name, us in largest)
 
 
 def _maybe(value: float | None) -> Quantity | None:

@@ -46,7 +46,10 @@ class LiveRun:
         self._changed: dict[int, int] = {}
         self._lock = threading.Lock()
         self._parts: tuple[int, dict[str, str]] = (-1, {})
-        self._evidence: str | None = None
+        self._ground: tuple[str | None, int | None] | None = None
+        """What all rows stand on: the kind of evidence, and the winner of a finale."""
+        self._moved = 0
+        """Event after which they stood on something else."""
         self._page: Page | None = None
         self.took = 0.0
         """Seconds that the last update took to render."""
@@ -78,11 +81,9 @@ class LiveRun:
         """What happened after event `since`."""
         with self._lock:
             began = time.monotonic()
-            before = self._evidence
             page = self._now()
             changed = sorted(n for n, seq in self._changed.items() if seq > since)
-            # Another kind of evidence changes every row, not only the new one.
-            reload = before is not None and before != page.rows.evidence
+            reload = since < self._moved
             if self._parts[0] != self._following.seq:
                 self._parts = (self._following.seq, parts(page))
             rows = table_rows(page, changed) if not reload else ""
@@ -96,7 +97,11 @@ class LiveRun:
                 self._changed[n] = event.seq
         if self._page is None or events:
             self._page = Page(self._following, self._about, self.site, self._sources)
-            self._evidence = self._page.rows.evidence
+            finale = self._following.run.finale
+            ground = self._page.rows.evidence, finale.winner if finale else None
+            if self._ground is not None and ground != self._ground:
+                self._moved = self._following.seq
+            self._ground = ground
         return self._page
 
 
