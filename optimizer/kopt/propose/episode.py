@@ -132,7 +132,7 @@ class Episodes:
         for client in self._clients:
             if client.highest_price(Conversation(brief="", opening="")) is None:
                 tokens = session.budget.tokens
-                instead = f"the limit of {tokens} tokens holds" if tokens else "set --max-tokens to limit it"
+                instead = "set --max-tokens to limit it" if tokens is None else f"the limit of {tokens:,} tokens holds"
                 text = (
                     f"{client.name}: its price is unknown, so ${session.budget.dollars:g} cannot be enforced; {instead}"
                 )

@@ -93,6 +93,19 @@ def scale_in_graph(x, out):
     graph.replay()
 
 
+REPLAYED = {}
+
+
+def scale_once_then_in_graph(x, out):
+    key = (x.data_ptr(), out.data_ptr())
+    if key not in REPLAYED:
+        scale(x, out)
+        REPLAYED[key] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(REPLAYED[key]):
+            scale(x, out)
+    REPLAYED[key].replay()
+
+
 @triton.jit
 def queue_kernel(counter_ptr, x_ptr, out_ptr, tiles, BLOCK: tl.constexpr):
     tile = tl.atomic_add(counter_ptr, 1)

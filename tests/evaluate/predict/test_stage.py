@@ -219,6 +219,7 @@ def test_an_autotuned_kernel_is_counted_once_and_so_is_each_replay(workers: Work
     (counts,) = launches(count(workers, tmp_path, "scale", tensors))
     assert counts["grid"] == [32, 1, 1]
     assert len(launches(count(workers, tmp_path, "scale_in_graph", tensors))) == 2
+    assert len(launches(count(workers, tmp_path, "scale_once_then_in_graph", tensors))) == 1
 
 
 def test_a_queue_whose_end_is_unknown_is_counted_once_and_doubted(workers: Workers, tmp_path: Path) -> None:

@@ -60,16 +60,27 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
                 continue
             with torch._C.DisableTorchFunction():
                 arguments = _arguments(shape, folder, space)
-            tape.take()
-            recorder.begin()
             try:
-                entry(*arguments, **payload["parameters"])
+                captured = tape.captured
+                launches = _call(entry, arguments, payload["parameters"], tape, recorder)
+                if tape.captured != captured:
+                    # The call that captures a graph does more than those that replay it, which are what repeats.
+                    launches = _call(entry, arguments, payload["parameters"], tape, recorder)
             except Exception as error:
                 answers[shape["name"]] = {"error": _line(error)}
             else:
-                launches = [event["launch"] for event in tape.take() if "launch" in event]
                 answers[shape["name"]] = {"launches": launches}
     return {"shapes": answers, "notes": list(tape.notes)}
+
+
+def _call(
+    entry: Callable[..., Any], arguments: list[torch.Tensor], parameters: dict[str, Any], tape: Tape, recorder: Recorder
+) -> list[dict[str, Any]]:
+    """What one call of the entry launches."""
+    tape.take()
+    recorder.begin()
+    entry(*arguments, **parameters)
+    return [event["launch"] for event in tape.take() if "launch" in event]
 
 
 def _arguments(shape: dict[str, Any], folder: Path, space: AddressSpace) -> list[torch.Tensor]:

@@ -31,6 +31,8 @@ class Tape:
         self.raised: list[BaseException] = []
         """Exceptions that left kopt's own layer; what a call returns despite of them was a fallback."""
         self.notes: dict[str, None] = {}
+        self.captured = 0
+        """Graphs captured so far."""
         self._graph: Graph | None = None
         self._paused = 0
 
@@ -62,6 +64,7 @@ class Tape:
 
     def end_capture(self) -> None:
         self._graph = None
+        self.captured += 1
 
     def replay(self, graph: Graph) -> None:
         for event, again in graph.work:

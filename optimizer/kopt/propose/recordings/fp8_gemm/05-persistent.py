@@ -46,11 +46,14 @@ def fp8_gemm(
 ):  # fmt: skip
     M, K = a.shape
     N = b.shape[0]
+    properties = torch.cuda.get_device_properties(a.device)
+    if properties.shared_memory_per_block_optin < 128 * 1024:
+        BLOCK_N = min(BLOCK_N, 128)  # what a block of sm_120 holds
     a_desc = TensorDescriptor.from_tensor(a, [BLOCK_M, BLOCK_K])
     b_desc = TensorDescriptor.from_tensor(b, [BLOCK_N, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [BLOCK_M, BLOCK_N])
     tiles = triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N)
-    programs = min(tiles, torch.cuda.get_device_properties(a.device).multi_processor_count)
+    programs = min(tiles, properties.multi_processor_count)
     fp8_gemm_kernel[(programs,)](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
         BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M,

@@ -58,8 +58,13 @@ def schedule(M, N, sms):
 def fp8_gemm(a, b, scale_a, scale_b, out, *, BLOCK_K=128, NUM_WARPS=8, NUM_STAGES=4):
     M, K = a.shape
     N = b.shape[0]
-    sms = torch.cuda.get_device_properties(a.device).multi_processor_count
+    properties = torch.cuda.get_device_properties(a.device)
+    sms = properties.multi_processor_count
     block_m, block_n, group = schedule(M, N, sms)
+    if properties.major == 10:
+        NUM_WARPS = 4  # the halves of a tile belong to the same warps then, and are not exchanged
+    elif properties.shared_memory_per_block_optin < 128 * 1024:
+        block_n, NUM_STAGES = 128, min(NUM_STAGES, 3)  # what a block of sm_120 holds
     a_desc = TensorDescriptor.from_tensor(a, [block_m, BLOCK_K])
     b_desc = TensorDescriptor.from_tensor(b, [block_n, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [block_m, block_n // 2])
