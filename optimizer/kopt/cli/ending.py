@@ -23,13 +23,16 @@ def end(run: Run, workspace: Path, json: bool) -> None:
     from rich.text import Text
 
     from kopt.report import figure, terminal
+    from kopt.report.page.shapes import vendor
     from kopt.report.rows import rows
+    from kopt.report.verdicts import verdict
 
     shown = rows(run)
     trouble: KoptError | None = None
     figures: list[str] = []
     try:
-        figures = [str(path) for path in figure.draw(shown, workspace / "reports" / run.id)]
+        library = vendor(verdict(run, shown.best.n) if shown.best else None, shown.metric)
+        figures = [str(path) for path in figure.draw(shown, workspace / "reports" / run.id, library)]
     except KoptError as error:
         trouble = error
     if json:

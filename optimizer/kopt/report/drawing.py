@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kopt.report.rows import Rows
 
 Figures = tuple[Path, Path]
-Draw = Callable[["Rows", Path], Callable[[], Figures]]
+Draw = Callable[["Rows", Path, float | None], Callable[[], Figures]]
 """Begins to draw; what it returns waits for the files."""
 
 
@@ -32,11 +32,11 @@ def beside() -> Iterator[Draw]:
 
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         pool.submit(_ready)
-        yield lambda rows, folder: pool.submit(_draw, rows, folder).result
+        yield lambda rows, folder, vendor: pool.submit(_draw, rows, folder, vendor).result
 
 
-def here(rows: Rows, folder: Path) -> Callable[[], Figures]:
-    return lambda: _draw(rows, folder)
+def here(rows: Rows, folder: Path, vendor: float | None) -> Callable[[], Figures]:
+    return lambda: _draw(rows, folder, vendor)
 
 
 def _ready() -> None:
@@ -45,7 +45,7 @@ def _ready() -> None:
     import matplotlib.figure  # noqa: F401
 
 
-def _draw(rows: Rows, folder: Path) -> Figures:
+def _draw(rows: Rows, folder: Path, vendor: float | None) -> Figures:
     from kopt.report import figure
 
-    return figure.draw(rows, folder)
+    return figure.draw(rows, folder, vendor)

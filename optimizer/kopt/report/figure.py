@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kopt.errors import HarnessError
 from kopt.report.labels import Spot, place
 from kopt.report.rows import Landmark, Row, Rows
-from kopt.report.style import BADGES, FAINT, GRID, INK, LINE, MARKS, drawable, settings
+from kopt.report.style import BADGES, FAINT, GRID, INK, LINE, MARKS, VENDOR, drawable, settings
 from kopt.report.terminal import unit
 from kopt.text import counted, line, percent
 
@@ -27,9 +27,12 @@ HEADER, PLOT, STRIP_ROW, FOOTER = 0.92, 3.5, 0.27, 0.88
 LANE, GAP = 0.25, 0.07
 
 
-def draw(rows: Rows, folder: Path) -> tuple[Path, Path]:
-    """Write utilization.png and utilization.svg into `folder`, whole or not at all; HarnessError when it cannot."""
-    return write(lambda: compose(rows), folder, NAME, salt=rows.id)
+def draw(rows: Rows, folder: Path, vendor: float | None = None) -> tuple[Path, Path]:
+    """Write utilization.png and utilization.svg into `folder`, whole or not at all; HarnessError when it cannot.
+
+    `vendor` is the library's score in the same run, where it was measured.
+    """
+    return write(lambda: compose(rows, vendor), folder, NAME, salt=rows.id)
 
 
 def write(compose: Callable[[], Figure], folder: Path, name: str, *, salt: str) -> tuple[Path, Path]:
@@ -55,7 +58,7 @@ def write(compose: Callable[[], Figure], folder: Path, name: str, *, salt: str) 
     return paths
 
 
-def compose(rows: Rows) -> Figure:
+def compose(rows: Rows, vendor: float | None = None) -> Figure:
     """The figure itself, drawn on no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -76,9 +79,9 @@ def compose(rows: Rows) -> Figure:
     box = (LEFT / WIDTH, (FOOTER + strip) / height, width / WIDTH, PLOT / height)
     axes = figure.add_axes(box)
     axes.set_xlim(low, high)
-    axes.set_ylim(0, _top(rows))
+    axes.set_ylim(0, _top(rows, vendor))
     _scores(axes, rows)
-    _margin(axes, rows)
+    _margin(axes, rows, vendor)
     _band(figure, axes, landmarks, spots, low, high, height)
     lowest = axes
     if failed:
@@ -128,8 +131,8 @@ def _width(probe: Figure, text: str) -> float:
     return inches
 
 
-def _top(rows: Rows) -> float:
-    scores = [row.score for row in rows.submissions if row.score is not None]
+def _top(rows: Rows, vendor: float | None) -> float:
+    scores = [row.score for row in rows.submissions if row.score is not None] + [vendor or 0.0]
     return 1.08 * max([*scores, rows.reference.score if rows.reference else 0.0, 0.01])
 
 
@@ -177,8 +180,8 @@ def _scatter(
         )  # fmt: skip
 
 
-def _margin(axes: Axes, rows: Rows) -> None:
-    """The published result and the best score, written beside the plot where nothing else is."""
+def _margin(axes: Axes, rows: Rows, vendor: float | None) -> None:
+    """The best score and what it is held against, written beside the plot where nothing else is."""
     top = axes.get_ylim()[1]
     beside: list[tuple[float, str, str, str]] = []
     if rows.best is not None and rows.best.score is not None:
@@ -188,6 +191,9 @@ def _margin(axes: Axes, rows: Rows) -> None:
         beside.append(
             (rows.reference.score, f"{percent(rows.reference.score)}\n{rows.reference.label}", FAINT, "normal")
         )
+    if vendor is not None:
+        axes.axhline(vendor, color=VENDOR, lw=1.2, ls=(0, (5, 3)), zorder=1)
+        beside.append((vendor, f"{percent(vendor)}\nvendor", VENDOR, "normal"))
     limit = 0.945 * top
     for score, text, colour, weight in sorted(beside, reverse=True):
         y = min(score, limit)

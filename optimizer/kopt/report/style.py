@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-INK, FAINT, GRID, LINE = "#1f2328", "#59636e", "#d8dee4", "#0a4f8f"
+INK, FAINT, GRID, LINE, VENDOR = "#1f2328", "#59636e", "#d8dee4", "#0a4f8f", "#00795a"
 
 
 class Mark(NamedTuple):

@@ -14,7 +14,7 @@ from kopt.report.drawing import Draw, here
 from kopt.report.ledger import load
 from kopt.report.page.believe import believe
 from kopt.report.page.render import Page
-from kopt.report.page.shapes import shape_rows
+from kopt.report.page.shapes import shape_rows, vendor
 from kopt.report.page.standalone import standalone
 from kopt.report.task import about
 
@@ -43,8 +43,8 @@ def _report(folder: Path, workspace: Path, out: Path | None, draw: Draw) -> Writ
     page = Page(following, about(following.run.meta, workspace))
     out = out or workspace / "reports" / following.run.id
     _make(out)
-    figures = draw(page.rows, out)
     best = page.verdict(page.rows.best.n) if page.rows.best else None
+    figures = draw(page.rows, out, vendor(best, page.rows.metric))
     shapes, state = shape_rows(best, page.about), believe(following.run, page.rows, best)
     interval = following.ledger.intervals.get(page.rows.best.n) if page.rows.best else None
     short = summary.as_json(page.rows, shapes, state, interval)
