@@ -8,6 +8,8 @@
     check(inputs, got, want, dims, family)      a comparison of the task's own: findings as dictionaries
     baseline(*tensors)                          the entry of what measurements are compared with: a vendor library
     make_integers(dims, family, seed, device)   the integer inputs that make_inputs would make, without the others
+    stand_ins(dims, family, seed)               integers that a kernel finds from floats on its way, for predict:
+                                                tensors of the same dtype and sizes are taken to hold them
     slices(inputs, dims, dim, index)            (expected, bound) of the outputs' given indices along one dimension
 
 and two constants that the judge goes by: GROUPS, inputs that belong together, and SEPARABLE, dimensions of the outputs
@@ -27,7 +29,7 @@ from kopt.errors import UsageError
 from kopt.records import Cost, Shape, Task
 
 REQUIRED = ("make_inputs", "reference", "cost")
-OPTIONAL = ("bound", "check", "baseline", "make_integers", "slices")
+OPTIONAL = ("bound", "check", "baseline", "make_integers", "stand_ins", "slices")
 
 
 def load(task: Task) -> ModuleType:

@@ -27,6 +27,8 @@ from kopt.evaluate.worker.counting.memory import AddressSpace
 from kopt.evaluate.worker.tape import Tape
 from kopt.machine.products import Product
 
+_STAND_IN = "stand-in"
+
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -35,8 +37,9 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     seconds (of the processor, for one launch), wall (seconds after which no further shape is begun), shapes = [{name,
     tensors (layouts in the order of the arguments), values = {tensor: file}}].
 
-    `values` name files with the bytes of the tensors whose content is real; everything else is a placeholder. Asks
-    {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
+    `values` name files with the bytes of the tensors whose content is real, and of stand-ins for what a kernel finds
+    from floats (names of `stand_in`); everything else is a placeholder. Asks {"known": key} for the counts of a launch
+    seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
     "notes"}.
     """
     started = time.monotonic()
@@ -45,7 +48,7 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     loops = Loops(builder)
     tape = Tape()
     target = Target(payload["target"]["sms"], payload["kernels"], payload["seconds"])
-    recorder = Recorder(builder, loops, target, tape, lambda key: ask({"known": key}).get("counts"))
+    recorder = Recorder(builder, loops, target, tape, lambda key: ask({"known": key}).get("counts"), stand_in)
     install(builder, loops, recorder.executor)
     autotuned.install(tape, payload["kernels"])
     _gluon(tape)
@@ -60,12 +63,13 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
                 continue
             with torch._C.DisableTorchFunction():
                 arguments = _arguments(shape, folder, space)
+            held = {n: (folder / file).read_bytes() for n, file in shape["values"].items() if n.startswith(_STAND_IN)}
             try:
                 captured = tape.captured
-                launches = _call(entry, arguments, payload["parameters"], tape, recorder)
+                launches = _call(entry, arguments, payload["parameters"], tape, recorder, held)
                 if tape.captured != captured:
                     # The call that captures a graph does more than those that replay it, which are what repeats.
-                    launches = _call(entry, arguments, payload["parameters"], tape, recorder)
+                    launches = _call(entry, arguments, payload["parameters"], tape, recorder, held)
             except Exception as error:
                 answers[shape["name"]] = {"error": _line(error)}
             else:
@@ -74,11 +78,16 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
 
 
 def _call(
-    entry: Callable[..., Any], arguments: list[torch.Tensor], parameters: dict[str, Any], tape: Tape, recorder: Recorder
+    entry: Callable[..., Any],
+    arguments: list[torch.Tensor],
+    parameters: dict[str, Any],
+    tape: Tape,
+    recorder: Recorder,
+    held: dict[str, bytes],
 ) -> list[dict[str, Any]]:
-    """What one call of the entry launches."""
+    """What one call of the entry launches; `held` are stand-ins."""
     tape.take()
-    recorder.begin()
+    recorder.begin(held)
     entry(*arguments, **parameters)
     return [event["launch"] for event in tape.take() if "launch" in event]
 
@@ -111,9 +120,18 @@ def values(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     make = getattr(module, "make_integers", module.make_inputs)
     made = make(dict(shape.dims), payload["family"], payload["seed"], "cpu")
     names = steering([{"name": t.name, "dtype": t.dtype, "sizes": list(t.sizes(shape.dims))} for t in task.inputs])
-    for name in names:
-        (folder / f"{name}.values").write_bytes(pack([made[name]]))
-    return {"names": names}
+    found = {name: made[name] for name in names}
+    if hasattr(module, "stand_ins"):
+        for tensor in module.stand_ins(dict(shape.dims), payload["family"], payload["seed"]).values():
+            found[stand_in(tensor)] = tensor
+    for name, tensor in found.items():
+        (folder / f"{name}.values").write_bytes(pack([tensor]))
+    return {"names": list(found)}
+
+
+def stand_in(tensor: torch.Tensor) -> str:
+    """What a stand-in goes by: dtype and sizes."""
+    return ".".join((_STAND_IN, str(tensor.dtype).removeprefix("torch."), *map(str, tensor.shape)))
 
 
 def steering(layouts: list[Layout]) -> list[str]:

@@ -15,6 +15,8 @@ bytes, touched sectors, operations and trip counts come out exact.
     loops.py     which iterations of a loop are run, and what each stands for
     install.py   puts all of this in place of the stock interpreter
     launch.py    in place of the grid: runs programs, records launches
+    arguments.py  arguments of launches, and when two are the same
+    executing.py  launches on integers alone, which are really run
     sampling.py  which programs are run, and what is concluded from them
 
 Only worker processes import this package: it needs triton, imported with TRITON_INTERPRET=1.

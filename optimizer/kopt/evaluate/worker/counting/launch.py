@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton.language as tl
-from triton.runtime import interpreter
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kopt.evaluate.worker.counting import executing
+from kopt.evaluate.worker.counting.arguments import convert, dimensions, identity
 from kopt.evaluate.worker.counting.builder import CountingBuilder
 from kopt.evaluate.worker.counting.loops import Depth, Enough, Loops, TooLong
-from kopt.evaluate.worker.counting.memory import digest
 from kopt.evaluate.worker.counting.sampling import (
     ALIKE,
     EXACT,
@@ -40,7 +35,8 @@ from kopt.evaluate.worker.tape import Tape
 
 Known = Callable[[str], dict[str, Any] | None]
 
-CALL = 4
+TAKEN = "what it finds is not computed: the task's stand-in is taken"
+CALL = 2
 """Budgets of one launch that a whole call has."""
 REPEATED = "counted like an earlier launch of the same size: the budget for one call was spent"
 
@@ -63,12 +59,22 @@ class Target:
 class Recorder:
     """Counts every launch of a call; an instance of its `executor` stands for triton's GridExecutor."""
 
-    def __init__(self, builder: CountingBuilder, loops: Loops, target: Target, tape: Tape, known: Known) -> None:
+    def __init__(
+        self,
+        builder: CountingBuilder,
+        loops: Loops,
+        target: Target,
+        tape: Tape,
+        known: Known,
+        name_of: Callable[[torch.Tensor], str] = lambda tensor: "",
+    ) -> None:
+        """`name_of` says by which name a tensor would have a stand-in."""
         self.builder = builder
         self.loops = loops
         self.target = target
         self.tape = tape
         self.known = known
+        self.name_of = name_of
         self.begin()
         recorder = self
 
@@ -85,8 +91,9 @@ class Recorder:
 
         self.executor = Executor
 
-    def begin(self) -> None:
-        """Before a call of the entry."""
+    def begin(self, stand_ins: Mapping[str, bytes] | None = None) -> None:
+        """Before a call of the entry; stand-ins are what tensors of their names hold once a kernel wrote to them."""
+        self.stand_ins = stand_ins or {}
         self.left = CALL * self.target.seconds
         self.earlier: dict[str, dict[str, Any]] = {}
         """Counts of the call's launches by their size."""
@@ -98,7 +105,8 @@ class Recorder:
         size = grid(bound) if callable(grid) else grid
         x, y, z = (*(int(n) for n in (size if isinstance(size, tuple | list) else (size,))), 1, 1)[:3]
         dims = (x, y, z)
-        key, size = self._key(fn, dims, bound), self._size(fn, dims, bound)
+        key = identity(fn, dims, self.target.resident(fn.__name__), bound, self.builder.space)
+        size = dimensions(fn, dims, bound)
         buffers = self._buffers(bound)
         counted, computed = None, False
         if self.left <= 0 and size in self.earlier:
@@ -113,11 +121,26 @@ class Recorder:
             counted = self.known(key) or self.count(fn, dims, bound)
             self.left -= time.process_time() - started
         self.earlier[size] = counted
-        for buffer in buffers:
-            # What was not computed is unknown to the launches that read it.
-            buffer.written = buffer.written or (not computed and buffer.name in counted["stores"])
+        if not computed:
+            counted = self._leave(bound, counted)
         sizes = {buffer.name: buffer.nbytes for buffer in buffers}
         self.tape.add({"launch": {"name": fn.__name__, "grid": dims, "key": key, "buffers": sizes, "counts": counted}})
+
+    def _leave(self, bound: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
+        """After a launch whose results were not computed: unknown to launches that read them, or a stand-in's."""
+        taken = False
+        for tensor in (tensor for value in bound.values() for tensor in executing.tensors(value)):
+            buffer = self.builder.space.of(tensor)
+            if buffer.name not in counted["stores"]:
+                continue
+            data = self.stand_ins.get(self.name_of(tensor))
+            if data is not None and buffer.values is not None and len(data) == buffer.nbytes:
+                buffer.values[:] = np.frombuffer(data, dtype=np.uint8)
+                buffer.written = False
+                taken = True
+            else:
+                buffer.written = True
+        return {**counted, "warnings": sorted({*counted["warnings"], TAKEN})} if taken else counted
 
     def count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -133,7 +156,7 @@ class Recorder:
             return time.process_time() - started > share * self.target.seconds
 
         if programs == 0:
-            return {"programs": 0, "stores": []}
+            return {"programs": 0, "stores": [], "warnings": []}
         order = spread_out(programs)
         tallies: list[Tally] = []
         for index in order[:EXACT]:
@@ -210,12 +233,18 @@ class Recorder:
         finally:
             self.builder.executing = False
             self.left -= time.process_time() - started
-        return summary(programs, tallies, [], window.found()) if programs else {"programs": 0, "stores": []}
+        return (
+            summary(programs, tallies, [], window.found())
+            if programs
+            else {"programs": 0, "stores": [], "warnings": []}
+        )
 
     def arguments(self, fn: Any, bound: Mapping[str, Any]) -> dict[str, Any]:
         """Launch arguments as the interpreter sees them."""
         annotations = {name: str(annotation) for name, annotation in fn.__annotations__.items()}
-        return {n: v if "constexpr" in annotations.get(n, "") else self._cvt(v) for n, v in bound.items()}
+        return {
+            n: v if "constexpr" in annotations.get(n, "") else convert(v, self.builder.space) for n, v in bound.items()
+        }
 
     def program(
         self, fn: Any, arguments: dict[str, Any], dims: Any, index: int, depth: Depth, tally: Tally | None = None
@@ -255,61 +284,3 @@ class Recorder:
 
     def _buffers(self, bound: dict[str, Any]) -> list[Any]:
         return [self.builder.space.of(tensor) for value in bound.values() for tensor in executing.tensors(value)]
-
-    def _cvt(self, value: Any) -> Any:
-        """A launch argument as the interpreter sees it, with made-up addresses."""
-        if isinstance(value, TensorDescriptor):
-            return interpreter.interpreter_semantic.make_tensor_descriptor(
-                base=self._cvt(value.base),
-                shape=[self._cvt(s) for s in value.shape],
-                strides=[*(self._cvt(s) for s in value.strides[:-1]), tl.constexpr(1)],
-                block_shape=[tl.constexpr(b) for b in value.block_shape],
-                padding_option=value.padding,
-            )
-        if isinstance(value, tuple):
-            items = [self._cvt(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-        tensor = getattr(value, "base", value)  # a TensorWrapper reinterprets the dtype of its base
-        if hasattr(tensor, "untyped_storage"):
-            kind = tl.str_to_ty(_mangled(value), None)
-            handle = interpreter.TensorHandle(np.array([self.builder.space.address(tensor)], dtype=np.uint64), kind)
-            return tl.tensor(handle, kind)
-        return interpreter._implicit_cvt(value)
-
-    def _key(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> str:
-        """Identity of what the counts depend on: everything but warps and stages."""
-        parts = [fn.__name__, fn.__code__.co_firstlineno, dims, self.target.resident(fn.__name__)]
-        parts += [(name, self._describe(value)) for name, value in bound.items()]
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
-
-    def _size(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> str:
-        """What launches in a loop of the host have in common: all but numbers and what tensors hold."""
-        constants = {name for name, kind in fn.__annotations__.items() if "constexpr" in str(kind)}
-        parts = [fn.__name__, fn.__code__.co_firstlineno, dims]
-        for name, value in bound.items():
-            if name in constants:
-                parts.append(repr(value))
-            elif isinstance(value, TensorDescriptor):
-                parts.append([str(value.shape), str(value.block_shape)])
-            else:
-                parts += [[str(tensor.dtype), list(tensor.shape)] for tensor in executing.tensors(value)]
-        return json.dumps(parts, default=str)
-
-    def _describe(self, value: Any) -> Any:
-        if isinstance(value, TensorDescriptor):
-            fields = (value.shape, value.strides, value.block_shape, value.padding)
-            return ["descriptor", *map(str, fields), self._describe(value.base)]
-        tensor = getattr(value, "base", value)
-        if hasattr(tensor, "untyped_storage"):
-            buffer = self.builder.space.of(tensor)
-            return [
-                buffer.name, str(value.dtype), buffer.nbytes, int(tensor.storage_offset()), buffer.written,
-                digest(buffer),
-            ]  # fmt: skip
-        return repr(value)
-
-
-def _mangled(value: Any) -> str:
-    from triton.runtime.jit import mangle_type
-
-    return str(mangle_type(value))
