@@ -277,9 +277,7 @@ def attend_place_kernel(ids_ptr, cu_q_ptr, cu_k_ptr, real_ptr, bits_ptr, before_
     at = head.to(tl.int64) * rows + row
     word = at * WORDS + (query // 32)[:, None]
     lower = (tl.full((QUERIES, K), 1, tl.int32) << (query % 32)[:, None]) - 1
-    rank = tl.load(before_ptr + word, mask=real, other=0) + attend_ones(
-        tl.load(bits_ptr + word, mask=real, other=0) & lower
-    )
+    rank = tl.load(before_ptr + word, mask=real, other=0) + attend_ones(tl.load(bits_ptr + word, mask=real, other=0) & lower)
     start = tl.load(row_start_ptr + at, mask=real, other=0)
     handle = query[:, None] * K + tl.arange(0, K)[None, :]
     tl.store(gathered_ptr + head.to(tl.int64) * width + start + rank, handle, mask=real)

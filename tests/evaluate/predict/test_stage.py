@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -90,6 +91,14 @@ def traffic(counts: Any, buffer: str, direction: str = "load") -> float:
 
 def tensor(name: str, dtype: str, *sizes: int) -> Layout:
     return {"name": name, "dtype": dtype, "sizes": list(sizes)}
+
+
+def test_a_stand_in_takes_the_place_of_integers_found_from_floats(workers: Workers, tmp_path: Path) -> None:
+    tensors = [tensor("x", "float32", 8, 16), tensor("out", "float32", 8, 16)]
+    counts = struct.pack("8i", 3, 0, 1, 0, 2, 0, 0, 1)
+    *_, found = launches(count(workers, tmp_path, "bins_of_floats", tensors, **{"stand-in.int32.8": counts}))
+    assert traffic(found, "x") == (3 + 1 + 2 + 1) * 16 * 4
+    assert not any("depends on data" in warning for warning in found["warnings"])
 
 
 def test_no_shape_is_begun_when_the_time_is_spent(workers: Workers, tmp_path: Path) -> None:
