@@ -4,6 +4,8 @@
     index.py        whether lists of blocks are right ones, by their scores
     selection.py    the published generator of selections and inputs, by regime
     arithmetic.py   exact counts of work and traffic; needs no torch
+    layer.py        a layer's whole attention as a torch module
+    compose.py      the families of msa_prefill, put together from those of its parts
 
 Sequences of a batch lie one after the other: `cu_q` and `cu_k` [sequences + 1] hold where each begins among the T
 queries and the S keys. Query i of a sequence sits at position len_k - len_q + i, so that a chunk at the end of a long
