@@ -167,7 +167,7 @@ def again_kernel(
             tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=asked)
 
 
-def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, BLOCK_N=64, NUM_WARPS=8, NUM_STAGES=2):
+def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3):
     tokens, heads_kv, group = check(q, k, v, ids, cu_q, cu_k, out)
     tile = ROWS // group
     grid = (triton.cdiv(tokens, tile), heads_kv)
