@@ -1,7 +1,7 @@
 """Run in Triton's interpreter: what the families of kernels/msa_attend make of a block that a list names twice.
 
-Prints a JSON object: by family, how far the queries with such a list are from the nearest of the two documented results,
-and whether the others are the same bits as without.
+Prints a JSON object: by family, how far the queries with such a list are from the nearest of the two documented
+results, and whether the others are the same bits as without.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loop orders of kernels/msa_attend move what arithmetic says, and rank by regime as their traffic does; modelled."""
+"""The loop orders of kernels/msa_attend move what arithmetic says, and rank by regime as their traffic does."""
 
 from __future__ import annotations
 

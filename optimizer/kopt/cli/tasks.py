@@ -108,7 +108,8 @@ def _contract(found: Task, families: Sequence[str]) -> RenderableType:
     for section in ("timing", "check_cpu", "check_gpu"):
         for shape in getattr(found, section):
             sizes = ", ".join(f"{name}={size}" for name, size in shape.dims.items())
-            shapes.add_row(section, Text(f"{shape.name} ({sizes})"))
+            inputs = f", {'|'.join(shape.inputs)} inputs" if shape.inputs else ""
+            shapes.add_row(section, Text(f"{shape.name} ({sizes}{inputs})"))
     demands = [
         f"{name} a multiple of {dim.multiple_of}" for name, dim in found.dims.items() if dim.multiple_of > 1
     ]  # fmt: skip
