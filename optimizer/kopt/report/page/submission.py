@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from kopt.errors import KoptError
@@ -71,7 +73,7 @@ class Sources:
         self.library = library
         self._run = run
         self._lines: dict[int, list[int]] = {}
-        self._first: dict[tuple[int, ...], int] = {}
+        self._first: dict[bytes, int] = {}
 
     @classmethod
     def of(cls, run: Run) -> Sources:
@@ -86,12 +88,17 @@ class Sources:
                 with contextlib.suppress(KoptError, UnicodeDecodeError):
                     text = self._run.source(n)
             self._lines[n] = self.library.add(text)
-            self._first.setdefault(tuple(self._lines[n]), n)
+            self._first.setdefault(_digest(self._lines[n]), n)
         return self._lines[n]
 
     def first(self, n: int) -> int:
         """The first submission that was asked for with this very source."""
-        return self._first[tuple(self.lines(n))]
+        return self._first[_digest(self.lines(n))]
+
+
+def _digest(lines: Sequence[int]) -> bytes:
+    """A live page holds the sources of its whole run, but not twice."""
+    return blake2b(array("I", lines), digest_size=16).digest()
 
 
 def article(following: Following, rows: Rows, about: About, sources: Sources, n: int, *, diffs: bool = True) -> Article:
