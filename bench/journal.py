@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from made_runs import Made, judged, meta  # the runs that the tests are made of
 
 from kopt.journal import FILE, Journal
+from kopt.meta import create
 from kopt.records import Submission, Trial
-from kopt.run import create
 
 CHILD = """
 import resource, sys, time

@@ -10,6 +10,7 @@ from typing import Any
 
 from kopt.budget import Budget
 from kopt.journal import FILE, Journal
+from kopt.meta import Meta, create
 from kopt.records import (
     Evidence,
     Finding,
@@ -25,7 +26,7 @@ from kopt.records import (
     Verdict,
     digest,
 )
-from kopt.run import Meta, Run, create
+from kopt.run import Run
 
 TOOLCHAIN = Toolchain(python="3.11.7", torch="2.13.0", triton="3.7.1")
 

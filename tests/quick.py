@@ -20,6 +20,7 @@ from kopt.evaluate.sass import Instruction
 from kopt.evaluate.stage import Case, Stage
 from kopt.journal import FILE, Journal
 from kopt.machine.products import product
+from kopt.meta import Meta, create
 from kopt.records import (
     Evidence,
     Finding,
@@ -36,7 +37,7 @@ from kopt.records import (
     Verdict,
     digest,
 )
-from kopt.run import Meta, Run, create
+from kopt.run import Run
 from kopt.session import Session
 
 WORKSPACE = Path(__file__).parent / "data" / "tiny"

@@ -22,6 +22,7 @@ from kopt.evaluate.stage import Case
 from kopt.journal import FILE, Journal
 from kopt.judge import HEADLINE, Judge, Plan, Rival
 from kopt.machine.products import product
+from kopt.meta import Meta, create
 from kopt.records import (
     Evidence,
     Measurement,
@@ -33,7 +34,7 @@ from kopt.records import (
     Trial,
     Verdict,
 )
-from kopt.run import Meta, Run, create
+from kopt.run import Run
 from kopt.runs import summaries
 from kopt.session import Session
 

@@ -18,6 +18,7 @@ from kopt.errors import MachineError, UsageError
 from kopt.evaluate.policy import check
 from kopt.journal import FILE, Journal
 from kopt.judge import Plan, Rival
+from kopt.meta import Meta, create, write_whole
 from kopt.publish.compose import compose
 from kopt.publish.record import find
 from kopt.publish.write import publish
@@ -36,7 +37,7 @@ from kopt.records import (
     Verdict,
     digest,
 )
-from kopt.run import Meta, Run, create, write_whole
+from kopt.run import Run
 
 KERNEL = '''"""A product in tiles."""
 

@@ -10,8 +10,9 @@ from made_runs import Made, climb, load, meta, write
 
 from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE, read
+from kopt.meta import create, read_meta
 from kopt.records import Evidence, Status
-from kopt.run import Run, create, read_meta
+from kopt.run import Run
 
 
 def test_best_so_far_rises_only(tmp_path: Path) -> None:

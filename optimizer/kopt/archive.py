@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from kopt import journal, runs
 from kopt.errors import HarnessError, KoptError, UsageError
+from kopt.meta import META, read_meta
 from kopt.records import digest
-from kopt.run import META, Run, read_meta
+from kopt.run import Run
 
 SUFFIX = ".kopt.tar.gz"
 

@@ -22,10 +22,11 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Control
 from kopt.machine.choose import choose
 from kopt.machine.fingerprint import fingerprint
+from kopt.meta import Meta, create, read_meta, write_whole
 from kopt.observe import Observer
 from kopt.propose import Proposer, check, proposer
 from kopt.records import Evidence, Shape, Task
-from kopt.run import Meta, Run, create, read_meta, write_whole
+from kopt.run import Run
 from kopt.session import Session, Stop
 from kopt.shapes import read_shapes
 

@@ -18,6 +18,7 @@ from kopt.evaluate import tuner
 from kopt.evaluate.evaluator import Evaluator
 from kopt.journal import Event, Journal
 from kopt.judge.plan import Plan, Rival
+from kopt.meta import write_whole
 from kopt.observe import Observer
 from kopt.records import (
     Evidence,
@@ -30,7 +31,7 @@ from kopt.records import (
     Verdict,
     digest,
 )
-from kopt.run import Entry, Run, TrialRow, write_whole
+from kopt.run import Entry, Run, TrialRow
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
 from kopt.turns import Turns
 

@@ -15,9 +15,10 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Remote
 from kopt.machine.choose import choose
 from kopt.machine.products import product
+from kopt.meta import Meta, create, read_meta
 from kopt.observe import Observer
 from kopt.records import Task, Verdict
-from kopt.run import Meta, Run, create, read_meta
+from kopt.run import Run
 from kopt.runs import is_live
 from kopt.session import Session
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from quick import FACTS, TOOLCHAIN
 
 from kopt.journal import FILE, Journal
+from kopt.meta import Meta, create, write_whole
 from kopt.records import Evidence, Outcome, Prediction, StageResult, Status, Submission, Verdict, digest
-from kopt.run import Meta, create, write_whole
 
 SOURCE = "def axpy(x, y, out):\n    return None\n"
 

@@ -17,6 +17,7 @@ import made_runs as m
 from kopt import content
 from kopt.journal import FILE, Journal
 from kopt.machine.products import product
+from kopt.meta import create
 from kopt.records import (
     Contest,
     Evidence,
@@ -34,7 +35,7 @@ from kopt.records import (
     Verdict,
     digest,
 )
-from kopt.run import Run, create
+from kopt.run import Run
 
 GPU = {"name": "NVIDIA H200", "product": "h200", "memory_bytes": 141 << 30, "power_limit_w": 700.0}
 MODEL = "anthropic:claude-made-up"

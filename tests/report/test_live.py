@@ -12,9 +12,10 @@ from made_runs import Made
 from rich.console import Console
 
 from kopt.journal import FILE, read
+from kopt.meta import read_meta
 from kopt.records import Status
 from kopt.report import live
-from kopt.run import Run, read_meta
+from kopt.run import Run
 
 
 def replay(folder: Path, observer: live.LiveObserver) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kopt.bench.rounds import Row
 from kopt.errors import HarnessError
-from kopt.run import write_whole
+from kopt.meta import write_whole
 from kopt.text import line, percent
 
 if TYPE_CHECKING:

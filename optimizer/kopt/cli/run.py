@@ -126,8 +126,8 @@ def resume(
     """Continue a run where it stopped. A limit given here replaces the one it was started with."""
     where = root(ctx, workspace)
     from kopt import loop, runs
+    from kopt.meta import read_meta
     from kopt.report import live
-    from kopt.run import read_meta
 
     folder = runs.resolve(run, where)
     given = {

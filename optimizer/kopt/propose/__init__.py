@@ -9,8 +9,8 @@ from kopt.errors import UsageError
 from kopt.records import Task
 
 if TYPE_CHECKING:
+    from kopt.meta import Meta
     from kopt.propose.conversation import Client
-    from kopt.run import Meta
     from kopt.session import Session
 
 MODELS = ","
@@ -62,7 +62,7 @@ def check(spec: str, task: Task, workspace: Path) -> None:
 
         parse(rest)
     elif kind == "replay":
-        from kopt.run import read_meta
+        from kopt.meta import read_meta
         from kopt.runs import resolve
 
         old = read_meta(resolve(rest, workspace))

@@ -15,6 +15,7 @@ from kopt import journal
 from kopt.budget import Budget
 from kopt.interact.arguments import HandOver
 from kopt.interact.tools import Refused, Toolbox, definitions, parse
+from kopt.meta import Meta
 from kopt.propose import brief as briefs
 from kopt.propose.actions import Action, Nothing, actions
 from kopt.propose.asking import Silent, StartOver, Unanswered, ask, pace
@@ -24,7 +25,7 @@ from kopt.propose.estimate import limits
 from kopt.propose.plateau import Plan, plan
 from kopt.propose.templates import render, slots
 from kopt.records import Task
-from kopt.run import Meta, Run
+from kopt.run import Run
 from kopt.session import Session, Stop
 from kopt.text import line
 

@@ -14,12 +14,13 @@ from kopt.evaluate import VERSION
 from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
+from kopt.meta import write_whole
 from kopt.publish import choose
 from kopt.publish.choose import Verified
 from kopt.publish.compose import compose
 from kopt.publish.record import FOLDER, Published, sha256
 from kopt.records import Contest, Evidence, Measurement, Parameters, Task
-from kopt.run import Entry, Run, write_whole
+from kopt.run import Entry, Run
 
 SPDX = re.compile(r"SPDX-License-Identifier:\s*([\w.+ ()-]+)")
 

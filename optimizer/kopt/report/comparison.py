@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kopt.meta import Meta
 from kopt.records import Quantity
 from kopt.report.ledger import Following, load
 from kopt.report.page.believe import machine, power_caps
@@ -17,7 +18,6 @@ from kopt.report.rows import Rows, rows
 from kopt.report.task import about
 from kopt.report.terminal import OF
 from kopt.report.verdicts import verdict
-from kopt.run import Meta
 from kopt.text import dollars, duration, line, percent
 
 HEIGHT = 300

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from kopt import journal
 from kopt.dialogue import Place
-from kopt.run import Run, read_meta
+from kopt.meta import read_meta
+from kopt.run import Run
 
 MEASURE = "measure"
 

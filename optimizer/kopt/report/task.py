@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kopt.errors import KoptError
+from kopt.meta import Meta
 from kopt.records import Cost, Shape, Task
-from kopt.run import Meta
 from kopt.text import line
 
 

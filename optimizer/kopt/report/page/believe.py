@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from kopt.meta import Meta
 from kopt.records import Evidence, Outcome, Verdict
 from kopt.report.rows import Rows
-from kopt.run import Entry, Meta, Run
+from kopt.run import Entry, Run
 from kopt.text import counted, line
 
 ASKED = {

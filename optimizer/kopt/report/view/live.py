@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from kopt import journal, runs
 from kopt.errors import UsageError
+from kopt.meta import META
 from kopt.report.ledger import Following
 from kopt.report.page.render import Page, Site, parts, table_rows
 from kopt.report.page.submission import Sources
 from kopt.report.task import About, about
-from kopt.run import META
 
 HELD = 8
 """Runs kept in memory; the one not looked at for longest goes."""

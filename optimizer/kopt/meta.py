@@ -1,0 +1,84 @@
+"""What a run was started with: run.json, written once and whole, before anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from kopt.budget import Budget
+from kopt.errors import HarnessError, UsageError
+from kopt.records import Evidence, Shape, Toolchain
+from kopt.records.base import Record
+
+SCHEMA = 1
+META = "run.json"
+
+
+class Meta(Record):
+    """What a run was started with; written once."""
+
+    schema_version: int = SCHEMA
+    id: str
+    created: float
+    """Unix time."""
+    kopt: str
+    evaluator: int
+    task: str
+    task_sha: str
+    target: str
+    evidence: Evidence = Evidence.MODELLED
+    """What stands behind the run's scores: a measured run goes on only where it can measure."""
+    proposer: str
+    seed: int
+    budget: Budget
+    metric: Literal["utilization", "roofline"] = "utilization"
+    """What the scores of this run are fractions of; `Task.score.metric` at the time."""
+    shapes: tuple[Shape, ...] = ()
+    """Timing shapes when they are the user's own, else empty."""
+    start: str = ""
+    """Name of the source the run started from (`--from`), below sources/."""
+    toolchain: Toolchain
+    machine: Mapping[str, Any] = {}
+    walls: Mapping[str, str] = {}
+
+
+def read_meta(folder: Path) -> Meta:
+    path = folder / META
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is not a run: it has no {META}; kopt runs lists those there are") from None
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"cannot read {path}: {error}") from error
+    try:
+        return Meta.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise HarnessError(f"{path}: {key}: {first['msg']} (written by kopt {raw.get('kopt', 'unknown')}?)") from error
+
+
+def create(folder: Path, meta: Meta) -> None:
+    """Make the run's folder and its run.json, whole or not at all."""
+    try:
+        (folder / "sources").mkdir(parents=True)
+        write_whole(folder / META, meta.model_dump_json(indent=2) + "\n")
+    except FileExistsError:
+        raise UsageError(f"{folder} exists; give the run another name, or continue it with kopt resume") from None
+    except OSError as error:
+        raise HarnessError(f"cannot create {folder}: {error.strerror}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either nothing or all of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
