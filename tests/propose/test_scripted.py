@@ -41,6 +41,20 @@ def test_the_demo_climbs_from_the_skeleton_through_the_landmarks(tmp_path: Path)
     assert run.dialogue.episode is not None
     assert run.dialogue.episode.n == 2
 
+    # The same words with one kernel broken, on another GPU: the kernel is wrong, and every number is another one.
+    shutil.copytree(RECORDINGS / "fp8_gemm", tmp_path / "broken")
+    kernel = tmp_path / "broken" / "02-configurations.py"
+    both = "tl.load(scale_a_ptr) * tl.load(scale_b_ptr)"
+    assert both in kernel.read_text()
+    kernel.write_text(kernel.read_text().replace(both, "tl.load(scale_a_ptr)"))
+    other = loop.start(
+        "fp8_gemm", target="b200", workspace=tmp_path, proposer="model:scripted", name="other",
+        budget=Budget(trials=0, submissions=4), driver=Episodes([load("fp8_gemm", tmp_path / "broken")]),
+    )  # fmt: skip
+    assert [str(entry.status) for entry in other] == ["wrong", "passed", "wrong", "passed"]
+    for n in (2, 4):
+        assert other.entries[n].score != run.entries[n].score
+
 
 def test_a_recording_without_a_folder_for_the_task_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="no recorded session for task axpy: --model scripted plays fp8_gemm"):
