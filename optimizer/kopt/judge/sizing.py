@@ -17,7 +17,7 @@ from kopt.records import Cost, Shape, Task, conditions
 
 _CALLS_UNKNOWN = 12
 """Calls in a batch where no physics bounds them."""
-_DRAWS = 100_000
+_DRAWS = 10_000
 """Of hidden sizes, before those that the task's conditions allow are taken to be none."""
 _PART = 0.3
 """Of the free memory, for one arm: two are alive, and references need room."""

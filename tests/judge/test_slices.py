@@ -1,0 +1,78 @@
+"""Secret rows of a task whose inputs cannot be cut alike: the judge asks the task for them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from kopt import content
+from kopt.evaluate import hooks
+from kopt.judge.backends.cpu import CpuJudge
+from kopt.judge.deck import Deck
+from kopt.judge.layout import layout
+from kopt.judge.sizing import hidden_shapes
+from kopt.judge.snapshot import Snapshot
+from kopt.records import Shape, Task
+
+SHAPE = Shape(name="small", dims={"T": 4, "S": 700, "HQ": 16, "HKV": 2, "OFFSETS": 3})
+CALLS = 3
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return content.read_task(Path(__file__).parents[2] / "tasks" / "msa_attend")
+
+
+@pytest.fixture
+def cards(task: Task) -> Deck:
+    plan = layout(task, SHAPE.dims, CALLS, CALLS)
+    arena, _ = CpuJudge("").share(plan.total_bytes)
+    return Deck(task, hooks.load(task), SHAPE, plan, arena, "cpu")
+
+
+def honest(cards: Deck, calls: list[tuple[int, ...]]) -> None:
+    for call in calls:
+        want, _ = cards.expected(cards.inputs(call), SHAPE.dims)
+        cards.outputs["out"][cards.slot(call)].copy_(want["out"])
+
+
+@pytest.mark.parametrize("family", ["random", "pick", "odd"])
+def test_right_outputs_pass(family: str, cards: Deck) -> None:
+    cards.draw(family)
+    calls = cards.deal(CALLS)
+    honest(cards, calls)
+    assert Snapshot.draw(cards, CALLS).take().verify(calls, family) is None
+
+
+def test_a_wrong_query_of_one_call_is_found_in_its_slices(cards: Deck) -> None:
+    cards.draw("random")
+    calls = cards.deal(CALLS)
+    honest(cards, calls)
+    secret = Snapshot.draw(cards, CALLS)
+    wrong = next(n for n, call in enumerate(calls) if cards.slot(call) != secret.whole)
+    cards.outputs["out"][cards.slot(calls[wrong]), 2, 5, 64:] += 0.5
+    finding = secret.take().verify(calls, "random")
+    assert finding is not None
+    assert f"call {wrong + 1} of {CALLS}" in finding.message
+    assert "of the slices T" in finding.place
+
+
+def test_outputs_of_another_problem_are_found(cards: Deck) -> None:
+    cards.draw("random")
+    calls = cards.deal(CALLS)
+    honest(cards, calls)
+    cards.outputs["out"].copy_(torch.roll(cards.outputs["out"], 1, 0))
+    assert Snapshot.draw(cards, CALLS).take().verify(calls, "random") is not None
+
+
+def test_hidden_shapes_are_of_heads_that_belong_together(task: Task) -> None:
+    for shape in hidden_shapes(task, random.Random(1)):
+        task.validate_shape(shape)
+
+
+def test_a_shape_is_timed_with_the_first_of_its_own_inputs(task: Task) -> None:
+    assert {shape.name: task.timed_family(shape) for shape in task.timing}["128k-hot_block"] == "hot_block"
+    assert task.timed_family(SHAPE) == task.input_families[0]
