@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 pytest.importorskip("pydantic_ai", reason="needs the extra: model")
 
-from providers import Step, fail, garbage, say, serving, silence
+from providers import Step, fail, garbage, say, self_signed, serving, silence
 from quick import kernel, session
 
 from kopt.budget import Budget
@@ -237,6 +238,38 @@ def test_requests_go_through_a_proxy_when_the_environment_names_one(
         drive(live, Episodes([ApiModel("qwen@http://models.example.invalid/v1")], wait=lambda failed: 0.0))
         assert proxy.requests[0]["path"].startswith("http://models.example.invalid/v1")
         assert live.run.incumbent is not None
+
+
+@WIRES
+def test_a_certificate_authority_of_ones_own_is_trusted_when_the_environment_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
+) -> None:
+    pytest.importorskip("cryptography")
+    certificate, key = self_signed(tmp_path)
+    prefix, suffix = ("anthropic:", "") if wire == "anthropic" else ("", "/v1")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with serving(say("", evaluate()), tls=(certificate, key)) as server:
+        spec = f"{prefix}m@{server.url}{suffix}"
+        for id, ending in (("axpy-1", "certificate verify failed"), ("axpy-2", "the budget of 1 tool calls is spent")):
+            with session(tmp_path, id=id, budget=Budget(tool_calls=1)) as live:
+                drive(live, Episodes([ApiModel(spec)], wait=lambda failed: 0.0))
+            assert ending in live.run.ended
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+
+def test_nobody_but_the_provider_is_spoken_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken_to: list[Any] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: Any) -> None:
+        spoken_to.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    run = drive_with(tmp_path, say("", evaluate()), say("", ("profile", {})), calls=2)
+    assert run.incumbent is not None
+    served = {request["headers"]["Host"] for request in run.requests}  # type: ignore[attr-defined]
+    assert {f"{host}:{port}" for host, port, *_ in spoken_to} == served
 
 
 @pytest.mark.parametrize(
