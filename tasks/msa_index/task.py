@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kopt.msa import BLOCK, HEAD_DIM, TOP_K
 from kopt.msa.arithmetic import causal_pairs, index_flops
 from kopt.msa.index import choose, faults
-from kopt.msa.selection import generator
+from kopt.msa.selection import generator, offsets
 
 if TYPE_CHECKING:
     import torch
@@ -30,12 +30,12 @@ def make_inputs(dims: Dims, family: str, seed: int, device: str) -> Tensors:
     queries = torch.empty((dims["T"], dims["HKV"], HEAD_DIM), device=device)
     keys = torch.empty((dims["S"], HEAD_DIM), device=device)
     FAMILIES[family](queries, keys, rng)
-    len_q, len_k = lengths(dims)
-    offsets = {
-        name: torch.tensor([0, *accumulate(of)], dtype=torch.int32, device=device)
-        for name, of in (("cu_q", len_q), ("cu_k", len_k))
-    }
-    return {"iq": queries.bfloat16(), "ik": keys.bfloat16(), **offsets}
+    return {"iq": queries.bfloat16(), "ik": keys.bfloat16(), **make_integers(dims, family, seed, device)}
+
+
+def make_integers(dims: Dims, family: str, seed: int, device: str) -> Tensors:
+    """cu_q and cu_k alone."""
+    return {name: offsets(of, device) for name, of in zip(("cu_q", "cu_k"), lengths(dims), strict=True)}
 
 
 def lengths(dims: Dims) -> tuple[list[int], list[int]]:

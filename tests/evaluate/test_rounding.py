@@ -25,10 +25,22 @@ for dtype in (torch.bfloat16, torch.float16):
     out = torch.zeros((16, 16))
     product[(1,)](a, b, out, 16)
     print(float((out.double() - a.double() @ b.double().T).abs().max()))
+
+@triton.jit
+def widened(a_ptr, out_ptr):
+    at = tl.arange(0, 256)
+    tl.store(out_ptr + at, tl.load(a_ptr + at).to(out_ptr.dtype.element_ty))
+
+for narrow in (torch.float8_e4m3fn, torch.float8_e5m2):
+    for wide in (torch.bfloat16, torch.float16, torch.float32):
+        a = torch.arange(256).to(torch.uint8).view(narrow)
+        out = torch.zeros(256, dtype=wide)
+        widened[(1,)](a, out)
+        print(float(not torch.equal(out.nan_to_num(nan=1e30), a.to(wide).nan_to_num(nan=1e30))))
 """
 
 
-def test_a_dot_of_narrow_floats_is_their_product(tmp_path: Path) -> None:
+def test_a_dot_of_narrow_floats_is_their_product_and_widening_keeps_every_value(tmp_path: Path) -> None:
     file = tmp_path / "product.py"  # Triton reads a kernel's source from its file
     file.write_text(SCRIPT)
     ran = subprocess.run(
@@ -36,5 +48,5 @@ def test_a_dot_of_narrow_floats_is_their_product(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     errors = [float(line) for line in ran.stdout.split()]
-    assert len(errors) == 2
+    assert len(errors) == 8
     assert max(errors) < 1e-5

@@ -16,13 +16,13 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 _NARROW = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
-_WIDE = {tl.float32: torch.float32, tl.float16: torch.float16}
+_WIDE = {tl.float32: torch.float32, tl.float16: torch.float16, tl.bfloat16: torch.bfloat16}
 _LARGEST = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
 def install() -> None:
-    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to float32 and float16, and the dot."""
+    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to wider ones, and the dot."""
     original = interpreter._convert_float
     nearest = (None, interpreter._ir.ROUNDING_MODE.RTNE)
 
@@ -33,7 +33,7 @@ def install() -> None:
             if largest := _LARGEST.get(_NARROW[target]):
                 values = values.clamp(-largest, largest)  # NaN stays NaN
             result = _bits(values.to(_NARROW[target]))
-        elif source in _NARROW and target in _WIDE:
+        elif source in _NARROW and target in _WIDE and source != target:
             result = _bits(_tensor(data, _NARROW[source]).to(_WIDE[target]))
         else:
             result = original(data, source, target, mode)

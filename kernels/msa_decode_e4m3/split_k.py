@@ -1,0 +1,173 @@
+"""The split-K family of msa_decode over e4m3 caches: keys widened to bf16, values, whose weights are small, to fp16."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+RUNG = 2
+CLASS = "split-k"
+TUNE = {
+    "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
+    "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program; their results are merged
+    "SCORE_STAGES": [2, 3, 4],
+    "NUM_WARPS": [4, 8],
+    "NUM_STAGES": [1, 2, 3],
+}
+BLOCK = tl.constexpr(128)
+TOP = tl.constexpr(16)
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
+SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
+
+
+@triton.jit
+def score_kernel(
+    iq_ptr, ikc_desc, table_ptr, lens_ptr, score_ptr,
+    PAGES, WIDTH, splits, HKV: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(1)
+    length = min(tl.load(lens_ptr + b), WIDTH * BLOCK)
+    # The own block, the last one, needs no score: those before it are visible whole.
+    count = (length + BLOCK - 1) // BLOCK - 1
+    share = tl.cdiv(max(count, 0), splits)
+    first = tl.program_id(0) * share
+    # A matrix product has 16 rows at least.
+    head = tl.arange(0, 16)
+    d = tl.arange(0, 128)
+    q = tl.load(iq_ptr + (b * HKV + head)[:, None] * 128 + d[None, :], mask=(head < HKV)[:, None], other=0.0)
+    end = min(first + share, count)
+    pages = table_ptr + b * WIDTH
+    page = tl.load(pages + first, mask=first < end, other=0)
+    to = score_ptr + (b * HKV + head) * WIDTH + first
+    for j in range(first, end):
+        k = ikc_desc.load([page * BLOCK, 0])
+        score = tl.max(tl.dot(q, k.to(tl.bfloat16).T), axis=1)
+        score = tl.where(score > LOWEST, score, LOWEST)
+        # A page that is not there has no tokens; what was read in its place is zeros, or another page.
+        there = (page >= 0) & (page < PAGES)
+        tl.store(to, tl.where(there, score, float("-inf")), mask=head < HKV)
+        # A turn ahead: loads of keys do not wait for loads of page numbers.
+        page = tl.load(pages + j + 1, mask=j + 1 < end, other=0)
+        to += 1
+
+
+@triton.jit
+def best(score_ptr, count, WIDE: tl.constexpr):
+    """The blocks with the 15 highest scores in places 1 to 15, of equals the lower number; -1 where there are fewer."""
+    at = tl.arange(0, WIDE)
+    slot = tl.arange(0, TOP)
+    scores = tl.load(score_ptr + at, mask=at < count, other=float("-inf"))
+    blocks = tl.full((TOP,), -1, tl.int32)
+    for i in range(1, min(count + 1, TOP)):
+        high, block = tl.max(scores, axis=0, return_indices=True, return_indices_tie_break_left=True)
+        blocks = tl.where(slot == i, tl.where(high > float("-inf"), block, -1), blocks)
+        scores = tl.where(at == block, float("-inf"), scores)
+    return blocks
+
+
+@triton.jit
+def attend(q, k, v, scale, seen, top, total, acc):
+    """One block more in a running softmax: largest logit (base 2), sum and weighted values."""
+    s = tl.where(seen[None, :], tl.dot(q, k.to(tl.bfloat16).T) * scale, float("-inf"))
+    new = tl.maximum(top, tl.max(s, axis=1))
+    # A row of NaN has no largest logit; it stays NaN.
+    shift = tl.where(new > float("-inf"), new, 0.0)
+    p = tl.exp2(s - shift[:, None])
+    keep = tl.exp2(top - shift)
+    acc = tl.dot(p.to(tl.float16), v.to(tl.float16), acc * keep[:, None])
+    return new, total * keep + tl.sum(p, axis=1), acc
+
+
+@triton.jit
+def attend_kernel(
+    q_ptr, kc_desc, vc_desc, kc_ptr, vc_ptr, scales_ptr, table_ptr, lens_ptr, score_ptr, out_ptr, part_ptr, log_ptr,
+    B, PAGES, WIDTH, HKV: tl.constexpr, GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    part = tl.program_id(0)
+    h = tl.program_id(1)
+    b = tl.program_id(2)
+    length = min(tl.load(lens_ptr + b), WIDTH * BLOCK)
+    own = (length + BLOCK - 1) // BLOCK - 1
+    blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, WIDE)
+    slot = tl.arange(0, TOP)
+
+    row = tl.arange(0, 16)
+    head = h * GROUP + row
+    d = tl.arange(0, 128)
+    token = tl.arange(0, BLOCK)
+    there = (row < GROUP)[:, None]
+    q = tl.load(q_ptr + (b * HKV * GROUP + head)[:, None] * 128 + d[None, :], mask=there, other=0.0)
+    scale = tl.load(scales_ptr) * SCALE
+    top = tl.full((16,), float("-inf"), tl.float32)
+    total = tl.zeros((16,), tl.float32)
+    acc = tl.zeros((16, 128), tl.float32)
+    if part == 0 and own >= 0:
+        page = tl.load(table_ptr + b * WIDTH + own)
+        # Beyond the last token the page may hold anything, which no weight of 0 would make harmless.
+        seen = (own * BLOCK + token < length) & (page >= 0) & (page < PAGES)
+        at = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
+        k = tl.load(kc_ptr + at, mask=seen[:, None], other=0.0)
+        v = tl.load(vc_ptr + at, mask=seen[:, None], other=0.0)
+        top, total, acc = attend(q, k, v, scale, seen, top, total, acc)
+    for i in range(tl.where(part > 0, part, PARTS), min(own + 1, TOP), PARTS):
+        block = tl.sum(tl.where(slot == i, blocks, 0))
+        page = tl.load(table_ptr + b * WIDTH + block, mask=block >= 0, other=0)
+        # Where pages are missing a list is shorter: no place before the first has tokens, and reads there are zeros.
+        at = tl.where(block >= 0, (page * HKV + h) * BLOCK, -BLOCK)
+        seen = (token >= 0) & (block >= 0)
+        top, total, acc = attend(q, kc_desc.load([at, 0]), vc_desc.load([at, 0]), scale, seen, top, total, acc)
+
+    out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None] * tl.load(scales_ptr + 1))
+    to = (b * HKV * GROUP + head)[:, None] * 128 + d[None, :]
+    if PARTS == 1:
+        tl.store(out_ptr + to, out.to(tl.bfloat16), mask=there)
+    else:
+        # Neighbouring parts of a head lie side by side.
+        at = (b * HKV * GROUP + head) * PARTS + part
+        tl.store(part_ptr + at[:, None] * 128 + d[None, :], out, mask=there)
+        tl.store(log_ptr + at, top + tl.log2(total), mask=row < GROUP)
+
+
+@triton.jit
+def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr):
+    head = tl.program_id(0)
+    part = tl.arange(0, PARTS)
+    d = tl.arange(0, 128)
+    out = tl.load(part_ptr + (head * PARTS + part)[:, None] * 128 + d[None, :])
+    log = tl.load(log_ptr + head * PARTS + part)
+    high = tl.max(log, axis=0)
+    # A part without tokens has no weight; where no part has any, every result is 0. A NaN stays one.
+    weight = tl.exp2(log - tl.where(high > float("-inf"), high, 0.0))
+    total = tl.sum(weight, axis=0)
+    merged = tl.sum(out * weight[:, None], axis=0) / tl.where(total == 0, 1.0, total)
+    tl.store(out_ptr + head * 128 + d, merged.to(tl.bfloat16))
+
+
+def msa_decode_e4m3(
+    q, kc, vc, iq, ikc, scales, table, lens, out, *, FILL=3, PARTS=8, SCORE_STAGES=3, NUM_WARPS=4, NUM_STAGES=2
+):  # fmt: skip
+    B, HQ, _ = q.shape
+    PAGES, HKV = kc.shape[:2]
+    WIDTH = table.shape[1]
+    sms = torch.cuda.get_device_properties(q.device).multi_processor_count
+    splits = max(1, min(WIDTH, FILL * sms // B))
+    score = torch.empty((B, HKV, WIDTH), dtype=torch.float32, device=q.device)
+    ikc_desc, kc_desc, vc_desc = (
+        TensorDescriptor.from_tensor(cache.view(-1, 128), [128, 128]) for cache in (ikc, kc, vc)
+    )
+    score_kernel[(splits, B)](
+        iq, ikc_desc, table, lens, score, PAGES, WIDTH, splits, HKV=HKV, num_warps=4, num_stages=SCORE_STAGES
+    )  # fmt: skip
+    part = log = out
+    if PARTS > 1:
+        part = torch.empty((B, HQ, PARTS, 128), dtype=torch.float32, device=q.device)
+        log = torch.empty((B, HQ, PARTS), dtype=torch.float32, device=q.device)
+    attend_kernel[(PARTS, HKV, B)](
+        q, kc_desc, vc_desc, kc, vc, scales, table, lens, score, out, part, log, B, PAGES, WIDTH,
+        HKV=HKV, GROUP=HQ // HKV, WIDE=triton.next_power_of_2(WIDTH), PARTS=PARTS,
+        num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+    )  # fmt: skip
+    if PARTS > 1:
+        merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, num_warps=1)

@@ -1,0 +1,27 @@
+"""How far an honest kernel's attention may be from the float64 reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from kopt.msa.reference import Rows
+
+SUM_ERROR = {"cpu": 2.0**-21, "cuda": 2.0**-18}
+"""Of a product's sum in units of the sum of |q||k|: fp32 in the interpreter; on tensor cores products are aligned to
+the largest and cut off a few bits below it."""
+
+
+def allowed(rows: Rows) -> torch.Tensor:
+    """[rows, HQ, D] float64: rounding out to bf16, half a unit of 8 bits; and, as random walks of eight standard
+    deviations and more,
+
+    weights rounded to bf16 before they meet the values, and up to 16 partial results rounded to bf16 before they are
+    added. The error of a logit moves its weight by as much; it is relative to the sum of |q||k|, which outliers drive
+    up, and whatever is left of it after softmax moves out by no more than that times the sum of weight times |value|.
+    """
+    walk = 8 * 2.0**-9 / 3**0.5
+    logit = SUM_ERROR[rows.out.device.type] * rows.products + 2.0**-16
+    return (1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size).double()

@@ -1,0 +1,87 @@
+"""The checks of the decoding tasks accept the shipped families and kill every mutant of the split-K one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kopt import content
+from kopt.evaluate.answers import problems
+from kopt.evaluate.numerics import Numerics
+from kopt.machine.products import product
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+SPLIT_K = (KERNELS / "msa_decode" / "split_k.py").read_text()
+E4M3 = (KERNELS / "msa_decode_e4m3" / "split_k.py").read_text()
+
+_SCORE = "score = tl.max(tl.dot(q, k.T), axis=1)"
+_PAGE = "page = tl.load(table_ptr + b * WIDTH + block, mask=block >= 0, other=0)"
+_SEEN = "(own * BLOCK + token < length)"
+_ROW = "score_ptr + (b * HKV + h) * WIDTH, own"
+_WEIGHT = 'tl.exp2(log - tl.where(high > float("-inf"), high, 0.0))'
+_LENGTH = "min(tl.load(lens_ptr + b), WIDTH * BLOCK)\n    own"
+_CLAMPED = "\n        page = tl.minimum(tl.maximum(page, 0), PAGES - 1)\n        at"
+_THERE = "& (page >= 0) & (page < PAGES)\n        at"
+
+# Edits of the split-K family, and the problem that shows what they do.
+MUTANTS = {
+    "the mean of a block": ("long pick", _SCORE, "score = tl.sum(tl.dot(q, k.T), axis=1)"),
+    "pages taken for consecutive": ("long pick", _PAGE, "page = block"),
+    "own block left out": ("long pick", "if part == 0 and own >= 0:", "if part == 0 and own >= 1 << 20:"),
+    "tokens after the last": ("short ragged", _SEEN, "(token < BLOCK)"),
+    "last token left out": ("long pick", _SEEN, "(own * BLOCK + token < length - 1)"),
+    "first block never listed": ("long pick", "mask=at < count", "mask=(at < count) & (at > 0)"),
+    "head 0's scores for all": ("long pick", _ROW, "score_ptr + b * HKV * WIDTH, own"),
+    "a part lost": ("long pick", "min(own + 1, TOP), PARTS", "min(own + 1, TOP - 1), PARTS"),
+    "parts added without weights": ("long paged", _WEIGHT, "tl.where(log == log, 1.0, log)"),
+    "logits not scaled": ("long paged", "SCALE = tl.constexpr(0.12751743)", "SCALE = tl.constexpr(1.4426950)"),
+    "lengths beyond the table": ("short odd", _LENGTH, "tl.load(lens_ptr + b)\n    own"),
+    "numbers of no page read": ("short odd", _THERE, _CLAMPED),
+    "no tokens, no zeros": ("short ragged", "/ tl.where(total == 0, 1.0, total)", "/ total"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def numerics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Numerics]:
+    from kopt.evaluate.workers import Workers
+
+    with Workers() as workers:
+        yield Numerics(workers, tmp_path_factory.mktemp("store"), deadline=200)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("msa_decode", "split_k"),
+        pytest.param("msa_decode", "plain", marks=pytest.mark.slow),
+        pytest.param("msa_decode_e4m3", "split_k", marks=pytest.mark.slow),
+        pytest.param("msa_decode_e4m3", "plain", marks=pytest.mark.slow),
+    ],
+)
+def test_a_family_passes(name: str, family: str, numerics: Numerics) -> None:
+    task = content.load_task(name, Path.cwd())
+    checked = numerics.check(task, (KERNELS / name / f"{family}.py").read_text(), {}, 0, product("h200"))
+    assert not checked.unavailable
+    assert not any(checked.findings.values())
+    assert len(checked.graded) == len(problems(task))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_killed(name: str, numerics: Numerics) -> None:
+    problem, old, new = MUTANTS[name]
+    assert old in SPLIT_K, f"no place for {old!r}"
+    task = content.load_task("msa_decode", Path.cwd())
+    (shown,) = (p for p in problems(task) if f"{p.shape.name} {p.family}" == problem)
+    checked = numerics.check(task, SPLIT_K.replace(old, new), {}, 0, product("h200"), [shown])
+    assert any(checked.findings.values())
+
+
+def test_the_e4m3_family_is_the_other_one_widened_and_scaled() -> None:
+    rest = {line for line in E4M3.splitlines() if "float16" not in line and "scale" not in line}
+    assert len(rest - set(SPLIT_K.splitlines())) <= 2
