@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kopt.msa import BLOCK, arithmetic, selection
 from kopt.msa import reference as msa
+from kopt.msa.rounding import allowed
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +22,6 @@ CODE = 128.0
 """What `pick` multiplies codes by: the picked key leads by hundreds, and every other weight vanishes."""
 LEAD = 104.0
 """Difference of logits from which fp32 knows no weight but 0."""
-
-# Error of a product's sum in units of the sum of |q||k|: fp32 in the interpreter; on tensor cores products are aligned
-# to the largest and cut off a few bits below it.
-SUM_ERROR = {"cpu": 2.0**-21, "cuda": 2.0**-18}
 
 
 def make_inputs(dims: Dims, family: str, seed: int, device: str) -> Tensors:
@@ -59,14 +56,14 @@ def reference(inputs: Tensors, dims: Dims) -> Tensors:
 
 
 def bound(inputs: Tensors, expected: Tensors, dims: Dims) -> Tensors:
-    """Largest error allowed to each element of out, [T, HQ, 128] float64; see `_allowed`."""
-    return {"out": _allowed(msa.attend_rows(**inputs))}
+    """Largest error allowed to each element of out, [T, HQ, 128] float64; see kopt.msa.rounding."""
+    return {"out": allowed(msa.attend_rows(**inputs))}
 
 
 def slices(inputs: Tensors, dims: Dims, dim: str, index: torch.Tensor) -> tuple[Tensors, Tensors]:
     """Expected values of the queries `index` and the bounds on their errors, by output."""
     rows = msa.attend_rows(**inputs, rows=index)
-    return {"out": rows.out}, {"out": _allowed(rows)}
+    return {"out": rows.out}, {"out": allowed(rows)}
 
 
 def cost(dims: Dims, family: str) -> dict[str, float]:
@@ -76,18 +73,6 @@ def cost(dims: Dims, family: str) -> dict[str, float]:
     pairs = sum(arithmetic.regime_pairs(regime, q, k) for q, k in zip(lens_q, lens_k, strict=True))
     read, written = arithmetic.attend_bytes(regime, lens_q, lens_k, dims["HQ"], dims["HKV"])
     return {"flops": arithmetic.attend_flops(pairs, dims["HQ"]), "read": read, "written": written}
-
-
-def _allowed(rows: msa.Rows) -> torch.Tensor:
-    """Rounding out to bf16, half a unit of 8 bits; and, as random walks of eight standard deviations and more,
-
-    weights rounded to bf16 before they meet the values, and up to 16 partial results rounded to bf16 before they are
-    added. The error of a logit moves its weight by as much; it is relative to the sum of |q||k|, which outliers drive
-    up, and whatever is left of it after softmax moves out by no more than that times the sum of weight times |value|.
-    """
-    walk = 8 * 2.0**-9 / 3**0.5
-    logit = SUM_ERROR[rows.out.device.type] * rows.products + 2.0**-16
-    return (1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size).double()
 
 
 def _lengths(dims: Dims) -> tuple[list[int], list[int]]:

@@ -3,6 +3,8 @@
     reference.py    slow, obviously right: scores, block maxima, selection, attention, merging
     index.py        whether lists of blocks are right ones, by their scores
     selection.py    the published generator of selections and inputs, by regime
+    paged.py        decoding over a paged cache: lists, attention, cost; cache.py makes its inputs
+    rounding.py     how far an honest kernel's attention may be off
     arithmetic.py   exact counts of work and traffic; needs no torch
     layer.py        a layer's whole attention as a torch module
     compose.py      the families of msa_prefill, put together from those of its parts
