@@ -31,7 +31,7 @@ from test_crash import content, drive, killed  # noqa: E402
 from kopt.interact.tools import Toolbox  # noqa: E402
 from kopt.journal import FILE  # noqa: E402
 from kopt.propose.digest import digest  # noqa: E402
-from kopt.propose.episode import opening  # noqa: E402
+from kopt.propose.opening import opening  # noqa: E402
 from kopt.propose.plateau import plan  # noqa: E402
 from kopt.propose.templates import tokens  # noqa: E402
 from kopt.run import Run  # noqa: E402

@@ -18,7 +18,8 @@ from kopt.errors import UsageError
 from kopt.journal import FILE, read
 from kopt.loop import drive
 from kopt.propose.episode import Episodes
-from kopt.propose.model import ApiModel, parse_spec
+from kopt.propose.model import ApiModel
+from kopt.propose.spec import parse
 from kopt.run import Run
 
 KEY = "sk-secret-0123456789abcdef"
@@ -292,6 +293,6 @@ def test_a_model_that_cannot_be_named_is_one_clear_line(spec: str, message: str)
 
 
 def test_specs_are_read() -> None:
-    assert parse_spec("anthropic:claude-x") == ("anthropic", "claude-x", "")
-    assert parse_spec("a/b:free@http://h/v1") == ("", "a/b:free", "http://h/v1")
-    assert parse_spec("anthropic:c@https://gateway/x") == ("anthropic", "c", "https://gateway/x")
+    assert parse("anthropic:claude-x") == ("anthropic", "claude-x", "")
+    assert parse("a/b:free@http://h/v1") == ("", "a/b:free", "http://h/v1")
+    assert parse("anthropic:c@https://gateway/x") == ("anthropic", "c", "https://gateway/x")

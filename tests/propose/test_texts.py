@@ -14,9 +14,9 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.journal import FILE, Journal
 from kopt.propose import brief as briefs
 from kopt.propose.digest import TOKENS, digest
-from kopt.propose.episode import shown
 from kopt.propose.feedback import feedback
 from kopt.propose.limits import limit
+from kopt.propose.opening import shown
 from kopt.propose.templates import FOLDER, clip, fence, render, slots, template, tokens
 from kopt.records import Status
 from kopt.run import Run

@@ -99,7 +99,7 @@ def brief(
     where = root(ctx, workspace)
     from kopt import content
     from kopt.machine.products import DEFAULT_TARGET, product
-    from kopt.propose.episode import shown
+    from kopt.propose.opening import shown
 
     found = content.load_task(task, where)
     typer.echo(shown(found, product(target or DEFAULT_TARGET).key, tools=not fences))

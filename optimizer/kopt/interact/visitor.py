@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from kopt.errors import KoptError, UsageError
 from kopt.interact.tools import Result, Toolbox
-from kopt.propose.episode import first_message
+from kopt.propose.opening import first_message
 from kopt.session import Session, Stop
 from kopt.text import line
 

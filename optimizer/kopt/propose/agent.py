@@ -20,7 +20,7 @@ from typing import Any
 
 from kopt import content
 from kopt.errors import UsageError
-from kopt.propose.episode import begin_from, first_message
+from kopt.propose.opening import begin_from, first_message
 from kopt.propose.plateau import plan
 from kopt.session import Session, Stop
 from kopt.text import line

@@ -24,15 +24,15 @@ def limits(budget: Budget) -> Budget:
 
 def estimate(specs: list[str], budget: Budget) -> list[str]:
     """A line per model; its price is unknown where the table does not know it."""
-    from kopt.propose.model import parse_spec
     from kopt.propose.prices import price
+    from kopt.propose.spec import parse
 
     lines = []
     for spec in specs:
         if spec == "scripted":
             lines.append("scripted: a recording, it costs nothing")
             continue
-        provider, name, url = parse_spec(spec)
+        provider, name, url = parse(spec)
         each = price(TYPICAL, name, provider, url)
         calls = budget.tool_calls or CALLS
         if each is None:

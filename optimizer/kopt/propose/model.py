@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from kopt.errors import UsageError
 from kopt.propose.conversation import Conversation, Finish, Part, Pause, Reply, RequestFailed, Tokens, trimmed
 from kopt.propose.failures import explained
 from kopt.propose.prices import price
 from kopt.propose.secrets import blank
+from kopt.propose.spec import KEY, built, parse
 from kopt.propose.templates import tokens
-from kopt.text import line
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.models import Model
 
 STALL = 300.0
 """Seconds without anything from the provider: reasoning models may be silent for minutes before their first token."""
@@ -37,45 +33,9 @@ MAX_TOKENS = 32_768
 """Of one reply, thinking included."""
 FEWEST = 2048
 """Tokens of a reply that a complete kernel needs."""
-KEY = "KOPT_API_KEY"
-"""Variable with the key for a server given by URL. OPENAI_API_KEY is OpenAI's and is sent nowhere else."""
 POLL = 0.2
 
 _FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "content_filter": "filter", "tool_call": "calls"}
-
-
-class Spec(NamedTuple):
-    """`PROVIDER:NAME`, or `NAME@URL` for an OpenAI-compatible server, or `anthropic:NAME@URL`."""
-
-    provider: str
-    name: str
-    url: str
-
-
-def parse_spec(text: str) -> Spec:
-    """UsageError says how a model is named."""
-    name, at, url = text.partition("@")
-    if at:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                f"--model {line(text, 100)}: after the @ comes an address such as http://localhost:8000/v1"
-            )
-        if parts.username or parts.password or parts.query:
-            raise UsageError(
-                f"--model {name}@…: the address must hold no key or password, it is written into the run; set {KEY}"
-            )
-    provider, colon, rest = name.partition(":")
-    if at and provider == "anthropic" and colon:
-        return Spec("anthropic", rest, url)
-    if at and name:
-        return Spec("", name, url)
-    if not (colon and provider and rest):
-        raise UsageError(
-            f"--model {line(text, 100) or '(empty)'}: name one as PROVIDER:NAME, such as anthropic:claude-opus-4-5, "
-            f"or as NAME@URL for an OpenAI-compatible server, such as qwen3-coder@http://localhost:8000/v1"
-        )
-    return Spec(provider, rest, "")
 
 
 class ApiModel:
@@ -84,9 +44,9 @@ class ApiModel:
     def __init__(self, spec: str, *, stall: float = STALL) -> None:
         """UsageError when the model cannot even be named: no such provider, no key, no extra."""
         self.name = spec
-        self._spec = parse_spec(spec)
+        self._spec = parse(spec)
         self._stall = stall
-        self._model = _built(spec, self._spec)
+        self._model = built(spec, self._spec)
         self._url = str(self._model.base_url or "")
         self.context = self._model.context_window or CONTEXT
         self.max_tokens = min(MAX_TOKENS, self.context // 4)
@@ -270,34 +230,3 @@ def _usage(response: ModelResponse) -> Tokens:
         cache_read=used.cache_read_tokens or 0,
         cache_write=used.cache_write_tokens or 0,
     )
-
-
-def _built(text: str, spec: Spec) -> Model:
-    try:
-        from pydantic_ai.exceptions import UserError
-        from pydantic_ai.models import infer_model
-    except ImportError:
-        raise UsageError("--model needs the extra: pip install 'kopt-gpu[model]'") from None
-    try:
-        if not spec.url:
-            return infer_model(f"{spec.provider}:{spec.name}")
-        key = os.environ.get(KEY) or "none"
-        if spec.provider == "anthropic":
-            from pydantic_ai.models.anthropic import AnthropicModel
-            from pydantic_ai.providers.anthropic import AnthropicProvider
-
-            return AnthropicModel(spec.name, provider=AnthropicProvider(api_key=key, base_url=spec.url))
-        from pydantic_ai.models.openai import OpenAIChatModel
-        from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
-
-        server = OpenAICompatibleProvider("openai-compatible", base_url=spec.url, api_key=key)
-        return OpenAIChatModel(spec.name, provider=server)
-    except UserError as error:
-        raise UsageError(f"--model {line(text, 100)}: {blank(_first_sentence(str(error)))}") from None
-    except ImportError as error:
-        raise UsageError(f"--model {line(text, 100)}: {line(str(error), 300)}") from None
-
-
-def _first_sentence(message: str) -> str:
-    """Without the advice on how to write the program that pydantic-ai takes us for."""
-    return line(message.split(" or pass ")[0].split("\n")[0].split(". ")[0], 300)
