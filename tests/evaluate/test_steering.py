@@ -39,7 +39,7 @@ def test_trace_has_the_integers_of_the_family_that_a_shape_is_timed_with(task: T
             assert tensor.dtype == getattr(torch, spec.dtype)
             assert spec.name not in want or torch.equal(tensor, want[spec.name])
         odd = task.model_copy(update={"folder": str(tmp_path), "sha": "0" * 64})
-        with pytest.raises(UsageError, match="task msa_attend, shape chunk .*: its integer inputs cannot be made"):
+        with pytest.raises(UsageError, match=r"task msa_attend, shape chunk .*: its integer inputs cannot be made"):
             steering.put(tmp_path, odd, SHAPE, seed=7)
 
 
