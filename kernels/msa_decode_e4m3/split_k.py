@@ -148,6 +148,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr):
 def msa_decode_e4m3(
     q, kc, vc, iq, ikc, scales, table, lens, out, *, FILL=3, PARTS=8, SCORE_STAGES=3, NUM_WARPS=4, NUM_STAGES=2
 ):  # fmt: skip
+    check(q, kc, vc, iq, ikc, scales, table, lens, out)
     B, HQ, _ = q.shape
     PAGES, HKV = kc.shape[:2]
     WIDTH = table.shape[1]
@@ -171,3 +172,27 @@ def msa_decode_e4m3(
     )  # fmt: skip
     if PARTS > 1:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, num_warps=1)
+
+
+def check(q, kc, vc, iq, ikc, scales, table, lens, out):
+    """ValueError names the tensor that this kernel does not take. Looks at no value."""
+    # Sizes that are not there are 0, which no tensor has.
+    (B, HQ), (PAGES, HKV), (_, WIDTH) = ((*tensor.shape, 0, 0)[:2] for tensor in (q, kc, table))
+    wide, cache, int32 = torch.bfloat16, torch.float8_e4m3fn, torch.int32
+    for name, tensor, dtype, shape in (
+        ("q", q, wide, (B, HQ, 128)), ("kc", kc, cache, (PAGES, HKV, 128, 128)),
+        ("vc", vc, cache, (PAGES, HKV, 128, 128)), ("iq", iq, wide, (B, HKV, 128)),
+        ("ikc", ikc, cache, (PAGES, 128, 128)),
+        ("scales", scales, torch.float32, (2,)),
+        ("table", table, int32, (B, WIDTH)), ("lens", lens, int32, (B,)), ("out", out, wide, (B, HQ, 128)),
+    ):  # fmt: skip
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_decode_e4m3 takes {dtype}")
+        if tuple(tensor.shape) != shape or not tensor.numel():
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_decode_e4m3 takes {list(shape)}, none 0")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
+        if tensor.data_ptr() % 16:
+            raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    if HQ not in (8 * HKV, 16 * HKV):
+        raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode_e4m3 takes 8 or 16 for each")

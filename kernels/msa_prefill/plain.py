@@ -116,6 +116,7 @@ def index_top_kernel(
 
 
 def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, RUN=16, ROWS=32, NUM_WARPS=4, NUM_STAGES=1):
+    index_check(iq, ik, cu_q, cu_k, ids)
     T, HKV, _ = iq.shape
     S = ik.shape[0]
     rows, sequences = T * HKV, cu_q.shape[0] - 1
@@ -129,6 +130,32 @@ def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, RUN=16, ROWS=32, NUM
     index_top_kernel[(triton.cdiv(rows, ROWS) + sequences - 1,)](
         score, cu_q, cu_k, ids, rows, sequences, T, **shared, ROWS=ROWS, num_warps=ROWS // 32
     )  # fmt: skip
+
+
+def index_check(iq, ik, cu_q, cu_k, ids):
+    """ValueError names the tensor that this kernel does not take. Looks at no value."""
+    bf16, int32 = torch.bfloat16, torch.int32
+    for name, tensor, dims, dtype in (
+        ("iq", iq, 3, bf16), ("ik", ik, 2, bf16), ("cu_q", cu_q, 1, int32), ("cu_k", cu_k, 1, int32),
+        ("ids", ids, 3, int32),
+    ):  # fmt: skip
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_index takes {dtype}")
+        if tensor.ndim != dims:
+            raise ValueError(f"{name}: it has {tensor.ndim} dimensions; msa_index takes {dims}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
+        if tensor.data_ptr() % 16:
+            raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    tokens, heads, _ = iq.shape
+    for name, tensor, shape in (
+        ("iq", iq, (tokens, heads, 128)), ("ik", ik, (ik.shape[0], 128)), ("cu_k", cu_k, tuple(cu_q.shape)),
+        ("ids", ids, (heads, tokens, 16)),
+    ):  # fmt: skip
+        if tuple(tensor.shape) != shape or not tensor.numel():
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_index takes {list(shape)}, none 0")
+    if cu_q.shape[0] < 2:
+        raise ValueError("cu_q: it has no sequence; msa_index takes one offset more than there are sequences")
 
 
 # -------------------- attend

@@ -129,6 +129,7 @@ def index_merge_kernel(
 
 
 def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=128, FILL=4, NUM_WARPS=4, NUM_STAGES=2):
+    index_check(iq, ik, cu_q, cu_k, ids)
     T, HKV, _ = iq.shape
     S = ik.shape[0]
     rows, sequences = T * HKV, cu_q.shape[0] - 1
@@ -153,6 +154,32 @@ def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=128, FILL=4, NUM_WARPS=4
         index_merge_kernel[(triton.cdiv(rows, at_once),)](
             values, blocks, ids, rows, T, splits, HKV=HKV, SPLITS=most, ROWS=at_once, num_warps=1
         )  # fmt: skip
+
+
+def index_check(iq, ik, cu_q, cu_k, ids):
+    """ValueError names the tensor that this kernel does not take. Looks at no value."""
+    bf16, int32 = torch.bfloat16, torch.int32
+    for name, tensor, dims, dtype in (
+        ("iq", iq, 3, bf16), ("ik", ik, 2, bf16), ("cu_q", cu_q, 1, int32), ("cu_k", cu_k, 1, int32),
+        ("ids", ids, 3, int32),
+    ):  # fmt: skip
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_index takes {dtype}")
+        if tensor.ndim != dims:
+            raise ValueError(f"{name}: it has {tensor.ndim} dimensions; msa_index takes {dims}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
+        if tensor.data_ptr() % 16:
+            raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    tokens, heads, _ = iq.shape
+    for name, tensor, shape in (
+        ("iq", iq, (tokens, heads, 128)), ("ik", ik, (ik.shape[0], 128)), ("cu_k", cu_k, tuple(cu_q.shape)),
+        ("ids", ids, (heads, tokens, 16)),
+    ):  # fmt: skip
+        if tuple(tensor.shape) != shape or not tensor.numel():
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_index takes {list(shape)}, none 0")
+    if cu_q.shape[0] < 2:
+        raise ValueError("cu_q: it has no sequence; msa_index takes one offset more than there are sequences")
 
 
 # -------------------- attend
@@ -308,7 +335,7 @@ def attend_again_kernel(
             tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=asked)
 
 
-def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=128, BLOCK_N=64, NUM_WARPS=8, NUM_STAGES=2):
+def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3):
     tokens, heads_kv, group = attend_check(q, k, v, ids, cu_q, cu_k, out)
     tile = ROWS // group
     grid = (triton.cdiv(tokens, tile), heads_kv)
@@ -427,7 +454,7 @@ def dense_dense(q, k, v, cu_q, cu_k, out):
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
     INDEX_BLOCK_M=128, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=2,
-    ATTEND_ROWS=128, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=8, ATTEND_NUM_STAGES=2, DENSE_UP_TO=2048,
+    ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, DENSE_UP_TO=2048,
 ):  # fmt: skip
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
         dense_dense(q, k, v, cu_q, cu_k, out)

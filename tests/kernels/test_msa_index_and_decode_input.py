@@ -1,0 +1,110 @@
+"""What the families of kernels/msa_index and kernels/msa_decode say of input that they do not take."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+BF16, E4M3, INT32 = torch.bfloat16, torch.float8_e4m3fn, torch.int32
+SIZES: dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]] = {
+    "msa_index": {
+        "iq": ((6, 2, 128), BF16),
+        "ik": ((200, 128), BF16),
+        "cu_q": ((3,), INT32),
+        "cu_k": ((3,), INT32),
+        "ids": ((2, 6, 16), INT32),
+    },
+    "msa_decode": {
+        "q": ((3, 16, 128), BF16),
+        "kc": ((5, 2, 128, 128), BF16),
+        "vc": ((5, 2, 128, 128), BF16),
+        "iq": ((3, 2, 128), BF16),
+        "ikc": ((5, 128, 128), BF16),
+        "table": ((3, 1), INT32),
+        "lens": ((3,), INT32),
+        "out": ((3, 16, 128), BF16),
+    },
+}
+SIZES["msa_decode_e4m3"] = {
+    name: (size, E4M3 if name in ("kc", "vc", "ikc") else dtype) for name, (size, dtype) in SIZES["msa_decode"].items()
+} | {"scales": ((2,), torch.float32)}
+FAMILIES = [(task, path) for task in SIZES for path in sorted((KERNELS / task).glob("*.py"))]
+
+
+def tensors(task: str) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in SIZES[task].items()}
+
+
+def further(tensor: torch.Tensor) -> torch.Tensor:
+    """The same sizes, one element further on."""
+    return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
+
+
+def gaps(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros((*tensor.shape, 2), dtype=tensor.dtype)[..., 0]
+
+
+def longer(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros((*tensor.shape[:-1], tensor.shape[-1] + 1), dtype=tensor.dtype)
+
+
+WRONG = {
+    "dtype": lambda t: t.to(torch.float64),
+    "sizes": lambda t: t[:0],
+    "sizes|dimensions": lambda t: t[None],
+    "contiguous": gaps,
+    "aligned": further,
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: f"{family[0]}-{family[1].stem}")
+def family(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    task, path = request.param
+    spec = importlib.util.spec_from_file_location(f"_family_{task}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return task, getattr(module, task)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_tensor_that_is_not_taken_is_named(what: str, family: tuple[str, Any]) -> None:
+    task, entry = family
+    for name in SIZES[task]:
+        given = tensors(task)
+        given[name] = WRONG[what](given[name])
+        # What is left out of one may be missed in another that goes with it.
+        culprit = r"\w+" if what == "sizes" else name
+        with pytest.raises(ValueError, match=rf"^{culprit}: .*({what})"):
+            entry(**given)
+
+
+def test_sizes_of_heads_are_named(family: tuple[str, Any]) -> None:
+    task, entry = family
+    for name in ("iq",) if task == "msa_index" else ("q", "kc", "vc", "iq", "ikc"):
+        given = tensors(task)
+        given[name] = longer(given[name])
+        with pytest.raises(ValueError, match=f"^{name}: .*129"):
+            entry(**given)
+    if task != "msa_index":
+        given = tensors(task)
+        given["q"] = given["out"] = torch.zeros((3, 20, 128), dtype=BF16)
+        with pytest.raises(ValueError, match=r"^q: 20 query heads over 2"):
+            entry(**given)
+
+
+def test_what_is_right_is_not_refused(family: tuple[str, Any]) -> None:
+    task, entry = family
+    # No GPU: it fails where the kernel is launched, and not before.
+    with pytest.raises(Exception) as caught:
+        entry(**tensors(task))
+    assert f"{task} takes" not in str(caught.value)
