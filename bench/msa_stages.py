@@ -1,0 +1,361 @@
+"""What bench/msa.py runs and times: families of the repository, torch's dense attention, prefill and decode."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE / "optimizer"))
+
+from kopt.machine.products import Product  # noqa: E402
+from kopt.msa import HEAD_DIM, arithmetic  # noqa: E402
+
+CHUNK = 4096
+"""Queries at the end of a context."""
+ONE_SHOT = 262144
+"""Tokens up to which a prompt is prefilled in one call."""
+M3, M2 = (64, 4), (48, 8)
+STAGES = ("index", "select", "invert", "attend", "combine")
+STAGE_OF = {
+    "score_kernel": "index", "merge_kernel": "select", "top_kernel": "select", "mark_kernel": "invert",
+    "count_kernel": "invert", "scan_kernel": "invert", "place_kernel": "invert", "combine_kernel": "combine",
+}  # fmt: skip
+"""Of kernels by name; every other one attends."""
+MEASURED = "measured"
+REHEARSED = "not measured"
+
+
+@dataclass
+class Row:
+    """One line of the table: what ran, on what, and how long."""
+
+    what: str
+    length: int
+    regime: str = ""
+    heads: str = "64/4"
+    us: float | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    tflops: float | None = None
+    percent: float | None = None
+    gbs: float | None = None
+    modelled_us: float | None = None
+    evidence: str = REHEARSED
+
+
+class Clock:
+    """Times launches and calls: CUDA events on a GPU; in a rehearsal it only counts launches."""
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
+        self.marks: list[tuple[str, Any, Any]] = []
+        self.launches: dict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def launch(self, stage: str) -> Iterator[None]:
+        self.launches[stage] += 1
+        if not self.gpu:
+            yield
+            return
+        import torch
+
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self.marks.append((stage, start, end))
+
+    def stages(self) -> dict[str, float]:
+        """Microseconds by stage of the launches since the last time."""
+        import torch
+
+        found: dict[str, float] = defaultdict(float)
+        if self.gpu:
+            torch.cuda.synchronize()
+        for stage, start, end in self.marks:
+            found[stage] += 1e3 * start.elapsed_time(end)
+        self.marks.clear()
+        return dict(found)
+
+    def call(self, function: Callable[[], object], repeats: int = 20) -> float | None:
+        """Median microseconds of a call, L2 flushed before each; None in a rehearsal, where it is called once."""
+        if not self.gpu:
+            function()
+            return None
+        import torch
+
+        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+        times = []
+        for turn in range(repeats + 3):
+            flush.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            if turn >= 3:
+                times.append(1e3 * start.elapsed_time(end))
+            if sum(times) > 5e6:
+                break
+        self.marks.clear()
+        return median(times)
+
+    def graph(self, function: Callable[[], object]) -> float | None:
+        """The same of a CUDA graph of the call."""
+        if not self.gpu:
+            return self.call(function)
+        import torch
+
+        function()
+        torch.cuda.synchronize()
+        self.gpu = False  # events cannot be recorded into a graph
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+        self.gpu = True
+        return self.call(graph.replay, 50)
+
+
+class Launches:
+    """Stands for a kernel of a family's module: its launches are timed by stage."""
+
+    def __init__(self, kernel: Any, stage: str, clock: Clock) -> None:
+        self._kernel, self._stage, self._clock = kernel, stage, clock
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **kwargs: Any) -> None:
+            with self._clock.launch(self._stage):
+                self._kernel[grid](*args, **kwargs)
+
+        return launch
+
+
+def family(task: str, name: str, clock: Clock) -> ModuleType:
+    """A family's module, its launches timed. `SystemExit` names a file that is not there."""
+    path = HERE / "kernels" / task / f"{name}.py"
+    if not path.is_file():
+        raise SystemExit(f"bench/msa.py: {path.relative_to(HERE)} does not exist")
+    spec = importlib.util.spec_from_file_location(f"bench_{task}_{name}", path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for key, value in list(vars(module).items()):
+        if key.endswith("_kernel") and hasattr(value, "run") and hasattr(value, "__getitem__"):
+            setattr(module, key, Launches(value, STAGE_OF.get(key, "attend"), clock))
+    return module
+
+
+@dataclass
+class Bench:
+    """Everything that the measurements share."""
+
+    clock: Clock
+    target: Product
+    device: str
+    index: str
+    attends: tuple[str, ...]
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row, flops: float, moved: float = 0.0) -> Row:
+        row.evidence = MEASURED if self.clock.gpu and row.us is not None else REHEARSED
+        if row.us is not None:
+            row.tflops = flops / row.us * 1e-6
+            row.gbs = moved / row.us * 1e-3 if moved else None
+            peak = self.target.peak("bf16")
+            row.percent = 100 * row.tflops / peak if peak else None
+        self.rows.append(row)
+        print(line(row), flush=True)
+        return row
+
+    def find(self, what: str, length: int, regime: str = "", heads: str = "64/4") -> float | None:
+        """Microseconds of the fastest row whose name begins like that."""
+        return min(
+            (r.us for r in self.rows
+             if r.what.startswith(what) and (r.length, r.regime, r.heads) == (length, regime, heads) and r.us),
+            default=None,
+        )  # fmt: skip
+
+
+def line(row: Row) -> str:
+    def number(value: float | None, form: str) -> str:
+        return format(value, form) if value is not None else "-"
+
+    stages = " ".join(f"{name} {row.stages[name]:.1f}" for name in STAGES if name in row.stages)
+    time_ = number(row.us, ".1f") if row.evidence == MEASURED else REHEARSED
+    cells = (
+        f"{row.what:24} {row.length:>8} {row.regime:10} {row.heads:6} {time_:>12} us",
+        f"{number(row.tflops, '.1f'):>7} TFLOPS {number(row.percent, '.1f'):>5} % {number(row.gbs, '.0f'):>6} GB/s",
+        f"modelled {number(row.modelled_us, '.0f'):>6} us  {stages}",
+    )
+    return "  ".join(cells).rstrip()
+
+
+# ------------------------------------------------------------------------------------------------------------ prefill
+
+
+def tensors(bench: Bench, tokens: int, keys: int, heads: tuple[int, int]) -> dict[str, Any]:
+    import torch
+
+    from kopt.msa import selection
+
+    rng = selection.generator(0, "bench/msa.py", device=bench.device)
+    q, k, v = selection.normal_qkv(tokens, keys, *heads, rng)
+    made = {"q": q, "k": k, "v": v, "out": torch.empty_like(q)}
+    for name, sizes in (("iq", (tokens, heads[1], HEAD_DIM)), ("ik", (keys, HEAD_DIM))):
+        made[name] = torch.randn(sizes, generator=rng, device=bench.device).bfloat16()
+    for name, size in (("cu_q", tokens), ("cu_k", keys)):
+        made[name] = torch.tensor([0, size], dtype=torch.int32, device=bench.device)
+    return made
+
+
+def prefill(
+    bench: Bench, length: int, regimes: tuple[str, ...], heads: tuple[int, int], chunk: int, one_shot: int
+) -> None:
+    """Index, attention by regime and family, both end to end, and dense attention, at one length: for the last `chunk`
+    queries, and up to `one_shot` for all of them."""
+    import torch
+
+    from kopt.msa import selection
+
+    tokens = length if length <= one_shot else min(chunk, length)
+    of = f"{heads[0]}/{heads[1]}"
+    for asked in dict.fromkeys((min(chunk, length), tokens)):
+        t = tensors(bench, asked, length, heads)
+        label = "" if asked == length else " chunk"
+        pairs, chosen = arithmetic.causal_pairs(asked, length), arithmetic.selected_pairs(asked, length)
+        ids = torch.empty((heads[1], asked, 16), dtype=torch.int32, device=bench.device)
+        index = family("msa_index", bench.index, bench.clock)
+
+        def indexed(t: Any = t, ids: Any = ids, index: Any = index) -> None:
+            index.msa_index(t["iq"], t["ik"], t["cu_q"], t["cu_k"], ids)
+
+        row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.call(indexed))
+        indexed()
+        row.stages = bench.clock.stages()
+        bench.add(row, arithmetic.index_flops(pairs, heads[1]))
+        for name in bench.attends:
+            attend = family("msa_attend", name, bench.clock)
+            for regime in regimes:
+                rng = selection.generator(0, regime, device=bench.device)
+                lists = selection.select(regime, t["cu_q"], t["cu_k"], heads[1], rng)
+
+                def attended(lists: Any = lists, t: Any = t, attend: Any = attend) -> None:
+                    attend.msa_attend(t["q"], t["k"], t["v"], lists, t["cu_q"], t["cu_k"], t["out"])
+
+                row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.call(attended))
+                attended()
+                row.stages = bench.clock.stages()
+                read, written = arithmetic.attend_bytes(regime, [asked], [length], *heads)
+                bench.add(row, arithmetic.attend_flops(chosen, heads[0]), read + written)
+
+            def both(t: Any = t, ids: Any = ids, attend: Any = attend, indexed: Any = indexed) -> None:
+                indexed()
+                attend.msa_attend(t["q"], t["k"], t["v"], ids, t["cu_q"], t["cu_k"], t["out"])
+
+            flops = arithmetic.index_flops(pairs, heads[1]) + arithmetic.attend_flops(chosen, heads[0])
+            bench.add(Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.call(both)), flops)
+        del t
+        for dense_heads in dict.fromkeys((heads, M2 if heads == M3 else heads)):
+            dense(bench, asked, length, dense_heads, f"dense{label}")
+
+
+def dense(bench: Bench, tokens: int, keys: int, heads: tuple[int, int], what: str) -> None:
+    """torch's SDPA, causal, queries at the end: the fastest of its backends that takes the problem."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention.bias import causal_lower_right
+    from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+    def made(count: int, rows: int) -> Any:
+        return torch.randn((1, count, rows, HEAD_DIM), device=bench.device, dtype=torch.bfloat16)
+
+    q, k, v = made(heads[0], tokens), made(heads[1], keys), made(heads[1], keys)
+    flops = arithmetic.attend_flops(arithmetic.causal_pairs(tokens, keys), heads[0])
+    backends = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION) if bench.clock.gpu else (SDPBackend.MATH,)
+    best, name = None, ""
+    for backend in backends:
+        for shared in (True, False):
+            more = {} if shared else {"k": k.repeat_interleave(heads[0] // heads[1], 1),
+                                      "v": v.repeat_interleave(heads[0] // heads[1], 1)}  # fmt: skip
+            kk, vv = more.get("k", k), more.get("v", v)
+
+            def attended(kk: Any = kk, vv: Any = vv, shared: bool = shared, backend: Any = backend) -> None:
+                # A chunk needs its mask at the lower right; one query, as in decode, sees everything.
+                mask = causal_lower_right(tokens, keys) if 1 < tokens < keys else None
+                with sdpa_kernel([backend]):
+                    sdpa(q, kk, vv, attn_mask=mask, is_causal=tokens == keys, enable_gqa=shared)
+
+            try:
+                us = bench.clock.call(attended, 10)
+            except (RuntimeError, ValueError) as error:  # this backend does not take it
+                print(
+                    f"  {what} {keys} {backend.name} gqa={shared}: {str(error).splitlines()[0][:90]}", file=sys.stderr
+                )
+                continue
+            if best is None or (us is not None and us < best):
+                best, name = us, backend.name.split("_")[0].lower()
+            break
+    bench.add(Row(f"{what} {name}", keys, heads=f"{heads[0]}/{heads[1]}", us=best), flops)
+
+
+# ------------------------------------------------------------------------------------------------------------- decode
+
+
+def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> None:
+    """One token for each of `batch` requests under a CUDA graph, and dense attention over the same caches."""
+    import torch
+
+    width = -(-length // 128)
+    for task, cache in (("msa_decode", torch.bfloat16), ("msa_decode_e4m3", torch.float8_e4m3fn)):
+        folder = HERE / "kernels" / task
+        if not (folder / "split_k.py").is_file():
+            print(f"  {task}: {(folder / 'split_k.py').relative_to(HERE)} does not exist", file=sys.stderr)
+            continue
+        from kopt import content
+        from kopt.evaluate import hooks
+
+        declared = content.load_task(task, HERE)
+        known = {"B": batch, "HQ": heads[0], "HKV": heads[1], "PAGES": batch * width, "WIDTH": width}
+        dims = {name: known[name] for name in declared.dims}
+        module = family(task, "split_k", bench.clock)
+        rng_seed = 0
+        inputs = hooks.load(declared).make_inputs(
+            dims, declared.timed_family(declared.timing[0]), rng_seed, bench.device
+        )
+        given = [inputs[t.name] for t in declared.inputs]
+        outputs = [
+            torch.empty(t.sizes(dims), dtype=getattr(torch, t.dtype), device=bench.device) for t in declared.outputs
+        ]
+
+        def step(module: Any = module, task: str = task, given: Any = given, outputs: Any = outputs) -> None:
+            getattr(module, task)(*given, *outputs)
+
+        size = 1 if cache is torch.float8_e4m3fn else 2
+        index_bytes = size * HEAD_DIM * length
+        attended = min(length, 2048)
+        moved = batch * (index_bytes + 2.0 * size * heads[1] * HEAD_DIM * attended)
+        flops = batch * (arithmetic.index_flops(length, heads[1]) + arithmetic.attend_flops(attended, heads[0]))
+        row = Row(f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=bench.clock.graph(step))
+        bench.add(row, flops, moved)
+        del inputs, given, outputs
+    for of in (heads, M2) if heads == M3 else (heads,):
+        size = 4.0 * of[1] * HEAD_DIM * length * batch
+        if bench.clock.gpu and size > 0.6 * torch.cuda.get_device_properties(0).total_memory:
+            print(f"  dense decode b{batch} {length} {of}: its cache does not fit", file=sys.stderr)
+            continue
+        from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+        q = torch.randn((batch, of[0], 1, HEAD_DIM), device=bench.device, dtype=torch.bfloat16)
+        k, v = (torch.randn((batch, of[1], length, HEAD_DIM), device=bench.device, dtype=torch.bfloat16) for _ in "kv")
+        us = bench.clock.graph(lambda q=q, k=k, v=v: sdpa(q, k, v, enable_gqa=True))
+        flops = batch * arithmetic.attend_flops(length, of[0])
+        bench.add(Row(f"dense decode b{batch}", length, heads=f"{of[0]}/{of[1]}", us=us), flops, size)
+        del q, k, v
