@@ -316,3 +316,17 @@ def test_the_command_line_publishes_and_refuses_in_one_line(tmp_path: Path, blen
 def test_importing_kopt_loads_no_torch() -> None:
     code = "import sys, kopt; kopt.load; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sizes_that_a_task_ties_together_are_held_to_that() -> None:
+    import torch
+
+    from kopt.publish.load import tied
+
+    task = content.load_task("msa_prefill", Path(__file__).parents[1])
+    dims = {"T": 3, "S": 9, "HQ": 8, "HKV": 1, "OFFSETS": 2}
+    given = {t.name: torch.empty(t.sizes(dims)) for t in task.tensors}
+    tied(task, given)
+    other = {t.name: torch.empty(t.sizes({**dims, "HQ": 24})) for t in task.tensors}
+    with pytest.raises(ValueError, match=r"HKV = 1, HQ = 24, but it must be that HQ == 16 \* HKV or HQ == 8 \* HKV"):
+        tied(task, other)

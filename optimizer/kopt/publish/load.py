@@ -19,7 +19,7 @@ from kopt.errors import MachineError, UsageError
 from kopt.machine.products import match, product
 from kopt.publish.compose import dimension
 from kopt.publish.record import Published, find, sha256
-from kopt.records import Task
+from kopt.records import Task, conditions
 from kopt.records.task import TensorSpec
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def _register(label: str, task: Task, kernels: _Kernels) -> Op:
     def write(given: Mapping[str, torch.Tensor]) -> None:
         for spec in task.tensors:
             _fits(task, spec, given)
+        tied(task, given)
         kernels.on(given[inputs[0].name].device)(*(given[t.name] for t in task.tensors))
 
     def made(given: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -202,3 +203,12 @@ def _fits(task: Task, spec: TensorSpec, given: Mapping[str, torch.Tensor]) -> No
             raise ValueError(
                 f"{task.name}: {dim} = {size}, but it must be a multiple of {rule.multiple_of} and at least {rule.min}"
             )
+
+
+def tied(task: Task, given: Mapping[str, torch.Tensor]) -> None:
+    """ValueError when sizes are not tied together as the task demands."""
+    for condition in task.requires:
+        sizes = {dim: _size(task, dim, given) for dim in sorted(conditions.names(condition))}
+        if not conditions.holds(condition, sizes):
+            found = ", ".join(f"{dim} = {size}" for dim, size in sizes.items())
+            raise ValueError(f"{task.name}: {found}, but it must be that {condition}")
