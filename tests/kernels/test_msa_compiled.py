@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 SHAPES = {
     "msa_attend": ("128k-m3_like", "128k-8x1-m3_like"),  # both group sizes
     "msa_index": ("chunk-128k",),
+    "msa_prefill": ("whole-2k", "chunk-128k"),  # dense, and the index with attention
     "msa_decode": ("b1-1m",),
     "msa_decode_e4m3": ("b1-1m",),
 }
