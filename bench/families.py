@@ -13,6 +13,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ sys.path[:0] = [str(ROOT / "optimizer")]
 
 from kopt import content  # noqa: E402
 from kopt.evaluate.evaluator import Evaluator  # noqa: E402
-from kopt.records import Status, Submission, Trial, digest  # noqa: E402
+from kopt.records import Status, Submission, digest  # noqa: E402
 from kopt.source import KernelSource, parse  # noqa: E402
 
 TARGETS = ("h200", "b200", "rtx-pro-6000")
@@ -68,17 +69,33 @@ def points(source: KernelSource, count: int, seed: int) -> Iterator[dict[str, An
     yield from (point for point in chosen + rest[: count - len(chosen)] if point != source.defaults)
 
 
+def neighbours(source: KernelSource, point: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Points that differ in one parameter."""
+    for name, choices in source.tune.items():
+        yield from ({**point, name: choice} for choice in choices if choice != point.get(name))
+
+
 def is_large(point: dict[str, Any]) -> bool:
     return min(point.get("BLOCK_M", 0), point.get("BLOCK_N", 0)) >= LARGE
 
 
-def judged(family: str, target: str, point: dict[str, Any], trial: Trial) -> Row:
+def judged(
+    evaluator: Evaluator, family: str, submission: Submission, source: KernelSource, point: dict[str, Any]
+) -> Row:
+    trial = evaluator.try_parameters(submission, source.text, point, 1)
     facts = dict(trial.facts)
     spilled = facts.get("spill_stores", 0) + facts.get("spill_loads", 0)
     clean = trial.status is Status.PASSED and not spilled and (facts.get("waits_per_mma") or 0.0) < 1.0
     reason = "" if trial.status is Status.PASSED else str(next(iter(trial.findings), ""))
     return Row(
-        family, target, point, str(trial.status), trial.score, clean, is_large(point), {**facts, "reason": reason}
+        family,
+        evaluator.target.key,
+        point,
+        str(trial.status),
+        trial.score,
+        clean,
+        is_large(point),
+        {**facts, "reason": reason},
     )
 
 
@@ -143,10 +160,11 @@ def main() -> int:
                 if source.archs and evaluator.target.arch not in source.archs:
                     continue
                 submission = Submission(n=1, sha=digest(source.text, {}), origin="user")
-                rows = [
-                    judged(path.stem, target, point, evaluator.try_parameters(submission, source.text, point, 1 + i))
-                    for i, point in enumerate(points(source, options.points, options.seed))
-                ]
+                tried = partial(judged, evaluator, path.stem, submission, source)
+                rows = [tried(point) for point in points(source, options.points, options.seed)]
+                best = max(rows, key=lambda row: row.score or 0.0)
+                if options.points and not (best.clean and best.large):
+                    rows += [tried(point) for point in neighbours(source, best.parameters)]
                 every += rows
                 kernels = evaluator.kernels(submission, source.text).values()
                 mma = ", ".join(f"{name} x{n}" for kernel in kernels for name, n in kernel.mma.items())
