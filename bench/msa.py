@@ -3,10 +3,10 @@
     python bench/msa.py [--lengths 8192,131072] [--regimes random,m3_like] [--json FILE] [--no-model]
 
 On a GPU, per length: the time of index, selection, inverting, attention and combining (CUDA events around each launch)
-and of all of it (events around whole calls, L2 flushed before each), its FLOPs by the model of kopt.msa.arithmetic,
-TFLOPS, percent of the data sheet's bf16 peak, GB/s of compulsory bytes; dense causal attention by torch's SDPA (the
-fastest of its cuDNN and flash kernels, with its own TFLOPS) at the heads of MiniMax M2 (48/8) and M3 (64/4); decode
-under CUDA graphs. Lengths above 256k are a chunk of 4,096 queries at the end of the context.
+and of all of it (events around replays of a CUDA graph, L2 flushed before each), its FLOPs by the model of
+kopt.msa.arithmetic, TFLOPS, percent of the data sheet's bf16 peak, GB/s of compulsory bytes; dense causal attention by
+torch's SDPA (the fastest of its cuDNN and flash kernels, with its own TFLOPS) at the heads of MiniMax M2 (48/8) and M3
+(64/4); decode. Lengths above 256k are a chunk of 4,096 queries at the end of the context.
 
 Without a GPU the same code runs on tiny sizes in Triton's interpreter: a rehearsal, whose table has no times. What is
 known without one is printed in either case: the modelled time of attention (kopt's prediction for the H200) and the
@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from msa_stages import CHUNK, HERE, M3, MEASURED, ONE_SHOT, REHEARSED, Bench, Clock, Row, decode, line, prefill
+from msa_clock import HERE, Clock
+from msa_stages import CHUNK, M3, MEASURED, ONE_SHOT, REHEARSED, Bench, Row, decode, line, prefill
 
 from kopt.machine.detect import detect
 from kopt.machine.products import product

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import median
-from types import ModuleType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent.parent
+from msa_clock import HERE, Clock, family
+
 sys.path.insert(0, str(HERE / "optimizer"))
 
-from kopt.machine.products import Product  # noqa: E402
-from kopt.msa import HEAD_DIM, arithmetic  # noqa: E402
+from kopt.machine.products import Product
+from kopt.msa import HEAD_DIM, arithmetic
 
 CHUNK = 4096
 """Queries at the end of a context."""
@@ -25,11 +19,6 @@ ONE_SHOT = 262144
 """Tokens up to which a prompt is prefilled in one call."""
 M3, M2 = (64, 4), (48, 8)
 STAGES = ("index", "select", "invert", "attend", "combine")
-STAGE_OF = {
-    "score_kernel": "index", "merge_kernel": "select", "top_kernel": "select", "mark_kernel": "invert",
-    "count_kernel": "invert", "scan_kernel": "invert", "place_kernel": "invert", "combine_kernel": "combine",
-}  # fmt: skip
-"""Of kernels by name; every other one attends."""
 MEASURED = "measured"
 REHEARSED = "not measured"
 
@@ -49,108 +38,6 @@ class Row:
     gbs: float | None = None
     modelled_us: float | None = None
     evidence: str = REHEARSED
-
-
-class Clock:
-    """Times launches and calls: CUDA events on a GPU; in a rehearsal it only counts launches."""
-
-    def __init__(self, gpu: bool) -> None:
-        self.gpu = gpu
-        self.marks: list[tuple[str, Any, Any]] = []
-        self.launches: dict[str, int] = defaultdict(int)
-
-    @contextmanager
-    def launch(self, stage: str) -> Iterator[None]:
-        self.launches[stage] += 1
-        if not self.gpu:
-            yield
-            return
-        import torch
-
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        yield
-        end.record()
-        self.marks.append((stage, start, end))
-
-    def stages(self) -> dict[str, float]:
-        """Microseconds by stage of the launches since the last time."""
-        import torch
-
-        found: dict[str, float] = defaultdict(float)
-        if self.gpu:
-            torch.cuda.synchronize()
-        for stage, start, end in self.marks:
-            found[stage] += 1e3 * start.elapsed_time(end)
-        self.marks.clear()
-        return dict(found)
-
-    def call(self, function: Callable[[], object], repeats: int = 20) -> float | None:
-        """Median microseconds of a call, L2 flushed before each; None in a rehearsal, where it is called once."""
-        if not self.gpu:
-            function()
-            return None
-        import torch
-
-        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
-        times = []
-        for turn in range(repeats + 3):
-            flush.zero_()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            if turn >= 3:
-                times.append(1e3 * start.elapsed_time(end))
-            if sum(times) > 5e6:
-                break
-        self.marks.clear()
-        return median(times)
-
-    def graph(self, function: Callable[[], object]) -> float | None:
-        """The same of a CUDA graph of the call."""
-        if not self.gpu:
-            return self.call(function)
-        import torch
-
-        function()
-        torch.cuda.synchronize()
-        self.gpu = False  # events cannot be recorded into a graph
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            function()
-        self.gpu = True
-        return self.call(graph.replay, 50)
-
-
-class Launches:
-    """Stands for a kernel of a family's module: its launches are timed by stage."""
-
-    def __init__(self, kernel: Any, stage: str, clock: Clock) -> None:
-        self._kernel, self._stage, self._clock = kernel, stage, clock
-
-    def __getitem__(self, grid: Any) -> Callable[..., None]:
-        def launch(*args: Any, **kwargs: Any) -> None:
-            with self._clock.launch(self._stage):
-                self._kernel[grid](*args, **kwargs)
-
-        return launch
-
-
-def family(task: str, name: str, clock: Clock) -> ModuleType:
-    """A family's module, its launches timed. `SystemExit` names a file that is not there."""
-    path = HERE / "kernels" / task / f"{name}.py"
-    if not path.is_file():
-        raise SystemExit(f"bench/msa.py: {path.relative_to(HERE)} does not exist")
-    spec = importlib.util.spec_from_file_location(f"bench_{task}_{name}", path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for key, value in list(vars(module).items()):
-        if key.endswith("_kernel") and hasattr(value, "run") and hasattr(value, "__getitem__"):
-            setattr(module, key, Launches(value, STAGE_OF.get(key, "attend"), clock))
-    return module
 
 
 @dataclass
@@ -237,9 +124,8 @@ def prefill(
         def indexed(t: Any = t, ids: Any = ids, index: Any = index) -> None:
             index.msa_index(t["iq"], t["ik"], t["cu_q"], t["cu_k"], ids)
 
-        row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.call(indexed))
-        indexed()
-        row.stages = bench.clock.stages()
+        row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.graph(indexed))
+        row.stages = bench.clock.stages(indexed)
         bench.add(row, arithmetic.index_flops(pairs, heads[1]))
         for name in bench.attends:
             attend = family("msa_attend", name, bench.clock)
@@ -250,9 +136,8 @@ def prefill(
                 def attended(lists: Any = lists, t: Any = t, attend: Any = attend) -> None:
                     attend.msa_attend(t["q"], t["k"], t["v"], lists, t["cu_q"], t["cu_k"], t["out"])
 
-                row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.call(attended))
-                attended()
-                row.stages = bench.clock.stages()
+                row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.graph(attended))
+                row.stages = bench.clock.stages(attended)
                 read, written = arithmetic.attend_bytes(regime, [asked], [length], *heads)
                 bench.add(row, arithmetic.attend_flops(chosen, heads[0]), read + written)
 
@@ -261,7 +146,7 @@ def prefill(
                 attend.msa_attend(t["q"], t["k"], t["v"], ids, t["cu_q"], t["cu_k"], t["out"])
 
             flops = arithmetic.index_flops(pairs, heads[1]) + arithmetic.attend_flops(chosen, heads[0])
-            bench.add(Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.call(both)), flops)
+            bench.add(Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.graph(both)), flops)
         del t
         for dense_heads in dict.fromkeys((heads, M2 if heads == M3 else heads)):
             dense(bench, asked, length, dense_heads, f"dense{label}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kopt.msa import BLOCK, HEAD_DIM, TOP_K, arithmetic, selection
 from kopt.msa import reference as msa
 from kopt.msa.index import choose
+from kopt.msa.rounding import allowed
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,6 @@ STRETCH = 512
 """Positions within which queries of `m3_like` ask for one of the same two orders."""
 TIED = 3
 """Neighbouring blocks that are one another's copies in `ties`."""
-# Error of a product's sum in units of the sum of |q||k|; see tasks/msa_attend.
-SUM_ERROR = {"cpu": 2.0**-21, "cuda": 2.0**-18}
 
 
 def make_inputs(dims: Dims, family: str, seed: int, device: str) -> Tensors:
@@ -78,7 +77,7 @@ def reference(inputs: Tensors, dims: Dims) -> Tensors:
 
 def bound(inputs: Tensors, expected: Tensors, dims: Dims) -> Tensors:
     """Largest error allowed to each element of out, [T, HQ, 128] float64."""
-    return {"out": _allowed(_attended(inputs))}
+    return {"out": allowed(_attended(inputs))}
 
 
 def slices(inputs: Tensors, dims: Dims, dim: str, index: torch.Tensor) -> tuple[Tensors, Tensors]:
@@ -89,7 +88,7 @@ def slices(inputs: Tensors, dims: Dims, dim: str, index: torch.Tensor) -> tuple[
     ids = inputs["cu_q"].new_full((dims["HKV"], dims["T"], TOP_K), -1)
     ids[:, index] = msa.top_blocks(scores, position)
     rows = msa.attend_rows(inputs["q"], inputs["k"], inputs["v"], ids, cu_q, cu_k, index)
-    return {"out": rows.out}, {"out": _allowed(rows)}
+    return {"out": rows.out}, {"out": allowed(rows)}
 
 
 def cost(dims: Dims, family: str) -> dict[str, float]:
@@ -109,13 +108,6 @@ def cost(dims: Dims, family: str) -> dict[str, float]:
 def _attended(inputs: Tensors) -> msa.Rows:
     ids = choose(inputs["iq"], inputs["ik"], inputs["cu_q"], inputs["cu_k"])
     return msa.attend_rows(inputs["q"], inputs["k"], inputs["v"], ids, inputs["cu_q"], inputs["cu_k"])
-
-
-def _allowed(rows: msa.Rows) -> torch.Tensor:
-    """As for msa_attend: rounding of out, of weights and partial results, and what the error of a logit moves."""
-    walk = 8 * 2.0**-9 / 3**0.5
-    logit = SUM_ERROR[rows.out.device.type] * rows.products + 2.0**-16
-    return (1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size).double()
 
 
 def _lengths(dims: Dims) -> tuple[list[int], list[int]]:

@@ -1,0 +1,130 @@
+"""For bench/msa.py: families of the repository, and the time of their launches, stage by stage, and of whole calls."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).resolve().parent.parent
+STAGE_OF = {
+    "score_kernel": "index", "merge_kernel": "select", "top_kernel": "select", "mark_kernel": "invert",
+    "count_kernel": "invert", "scan_kernel": "invert", "place_kernel": "invert", "combine_kernel": "combine",
+}  # fmt: skip
+"""Of kernels by name; every other one attends."""
+
+
+class Clock:
+    """Times calls and their launches: CUDA events on a GPU; in a rehearsal it only counts launches."""
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
+        self.launches: dict[str, int] = defaultdict(int)
+        self._marks: list[tuple[str, Any, Any]] | None = None
+
+    @contextmanager
+    def launch(self, stage: str) -> Iterator[None]:
+        """Around one launch. Events are recorded by `stages` alone: they would lengthen what `call` times."""
+        self.launches[stage] += 1
+        if self._marks is None:
+            yield
+            return
+        start, end = _events()
+        start.record()
+        yield
+        end.record()
+        self._marks.append((stage, start, end))
+
+    def stages(self, function: Callable[[], object], repeats: int = 5) -> dict[str, float]:
+        """Microseconds by stage of a call's launches, median of a few calls; {} in a rehearsal."""
+        if not self.gpu:
+            return {}
+        import torch
+
+        found: dict[str, list[float]] = defaultdict(list)
+        for _ in range(repeats):
+            self._marks = []
+            function()
+            torch.cuda.synchronize()
+            marks, self._marks = self._marks, None
+            sums: dict[str, float] = defaultdict(float)
+            for stage, start, end in marks:
+                sums[stage] += 1e3 * start.elapsed_time(end)
+            for stage, us in sums.items():
+                found[stage].append(us)
+        return {stage: median(times) for stage, times in found.items()}
+
+    def call(self, function: Callable[[], object], repeats: int = 20) -> float | None:
+        """Median microseconds of a call, L2 flushed before each; None in a rehearsal, where it is called once."""
+        if not self.gpu:
+            function()
+            return None
+        import torch
+
+        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+        times: list[float] = []
+        for turn in range(repeats + 3):
+            flush.zero_()
+            start, end = _events()
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            if turn >= 3:
+                times.append(1e3 * start.elapsed_time(end))
+            if sum(times) > 5e6:
+                break
+        return median(times)
+
+    def graph(self, function: Callable[[], object], repeats: int = 20) -> float | None:
+        """The same of a CUDA graph of the call: what the device takes, however slow the host is."""
+        if not self.gpu:
+            return self.call(function)
+        import torch
+
+        function()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+        return self.call(graph.replay, repeats)
+
+
+def _events() -> tuple[Any, Any]:
+    import torch
+
+    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+
+class Launches:
+    """Stands for a kernel of a family's module: its launches are timed by stage."""
+
+    def __init__(self, kernel: Any, stage: str, clock: Clock) -> None:
+        self._kernel, self._stage, self._clock = kernel, stage, clock
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **kwargs: Any) -> None:
+            with self._clock.launch(self._stage):
+                self._kernel[grid](*args, **kwargs)
+
+        return launch
+
+
+def family(task: str, name: str, clock: Clock) -> ModuleType:
+    """A family's module, its launches timed. `SystemExit` names a file that is not there."""
+    path = HERE / "kernels" / task / f"{name}.py"
+    if not path.is_file():
+        raise SystemExit(f"bench/msa.py: {path.relative_to(HERE)} does not exist")
+    spec = importlib.util.spec_from_file_location(f"bench_{task}_{name}", path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for key, value in list(vars(module).items()):
+        if key.endswith("_kernel") and hasattr(value, "run") and hasattr(value, "__getitem__"):
+            setattr(module, key, Launches(value, STAGE_OF.get(key, "attend"), clock))
+    return module
