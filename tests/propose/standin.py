@@ -29,7 +29,7 @@ def over_mcp(name: str) -> None:
             await client.initialize()
             assert "# Task: a x plus y" in Path("BRIEF.md").read_text()
             result = await client.call_tool("evaluate", {"source": made, "note": f"Agent's kernel {name}"})
-            print(result.content[0].text)  # type: ignore[union-attr]
+            print(result.content[0].text, flush=True)  # type: ignore[union-attr]
 
     anyio.run(run)
 

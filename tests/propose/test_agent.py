@@ -43,6 +43,8 @@ def test_an_agent_reaches_kopt_over_mcp_and_is_started_again_until_the_budget_is
     transcript = (run.folder / lives[0]["transcript"]).read_text()
     assert "stand-in mcp for axpy" in transcript
     assert "Submission 1: passed" in transcript
+    # The budget was spent when the second was proposed.
+    assert "Submission 2: passed" in (run.folder / lives[1]["transcript"]).read_text()
 
 
 def test_its_folder_holds_the_brief_the_skeleton_and_the_way_to_kopt(tmp_path: Path) -> None:

@@ -161,9 +161,21 @@ def _run(session: Session, command: list[str], folder: Path, transcript: Path, e
             while process.poll() is None:
                 session.check()
                 time.sleep(POLL)
+        except Stop:
+            _hear_out(session, process)
+            raise
         finally:
             _bury(process)
     return f"exit code {process.returncode}"
+
+
+def _hear_out(session: Session, process: subprocess.Popen[Any]) -> None:
+    """When the budget ends, the verdict of what is still being judged reaches the agent, and it may leave by itself."""
+    while not session.stopping and session.run.pending is not None and process.poll() is None:
+        time.sleep(POLL)
+    if not session.stopping:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
 
 
 def _bury(process: subprocess.Popen[Any]) -> None:
