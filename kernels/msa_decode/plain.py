@@ -76,7 +76,7 @@ def attend_kernel(
         block = tl.load(blocks_ptr + (b * HKV + h) * TOP + i)
         page = tl.load(table_ptr + b * WIDTH + block, mask=block >= 0, other=-1)
         # Beyond the last token a page may hold anything, which no weight of 0 would make harmless.
-        seen = (block * BLOCK + token < length) & (page >= 0) & (page < PAGES)
+        seen = token < tl.where((page >= 0) & (page < PAGES), length - block * BLOCK, 0)
         cached = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
         k = tl.load(kc_ptr + cached, mask=seen[:, None], other=0.0)
         v = tl.load(vc_ptr + cached, mask=seen[:, None], other=0.0)

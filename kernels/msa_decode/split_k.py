@@ -105,7 +105,7 @@ def attend_kernel(
     if part == 0 and own >= 0:
         page = tl.load(table_ptr + b * WIDTH + own)
         # Beyond the last token the page may hold anything, which no weight of 0 would make harmless.
-        seen = (own * BLOCK + token < length) & (page >= 0) & (page < PAGES)
+        seen = token < tl.where((page >= 0) & (page < PAGES), length - own * BLOCK, 0)
         at = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
         k = tl.load(kc_ptr + at, mask=seen[:, None], other=0.0)
         v = tl.load(vc_ptr + at, mask=seen[:, None], other=0.0)
@@ -115,7 +115,7 @@ def attend_kernel(
         page = tl.load(table_ptr + b * WIDTH + block, mask=block >= 0, other=0)
         # Where pages are missing a list is shorter: no place before the first has tokens, and reads there are zeros.
         at = tl.where(block >= 0, (page * HKV + h) * BLOCK, -BLOCK)
-        seen = (token >= 0) & (block >= 0)
+        seen = token < tl.where(block >= 0, BLOCK, 0)
         top, total, acc = attend(q, kc_desc.load([at, 0]), vc_desc.load([at, 0]), seen, top, total, acc)
 
     out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None])

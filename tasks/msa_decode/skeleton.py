@@ -30,7 +30,7 @@ def msa_decode_kernel(
     # TODO: this looks at the own block alone. Score all blocks before it (iq, ikc), and attend to the best 15 as well.
     page = tl.load(table_ptr + b * WIDTH + own, mask=own >= 0, other=0)
     # TODO: page numbers from 0 to PAGES - 1 are pages; a block with any other number has no tokens.
-    seen = (own * BLOCK + token < length) & (own >= 0) & (page == 0)
+    seen = token < tl.where(page == 0, length - own * BLOCK, 0)
     cached = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
     k = tl.load(kc_ptr + cached, mask=seen[:, None], other=0.0)
     v = tl.load(vc_ptr + cached, mask=seen[:, None], other=0.0)
