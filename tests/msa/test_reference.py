@@ -27,6 +27,13 @@ def test_up_to_2048_tokens_the_result_is_dense_causal_attention(regime):
         close(got, want)
 
 
+def test_the_own_block_is_listed_whatever_the_others_score():
+    scores = torch.full((1, 1, 40), float("inf"))
+    scores[0, 0, 30:] = float("-inf")
+    ids = reference.top_blocks(scores, torch.tensor([128 * 29 + 5]))
+    assert ids[0, 0].tolist() == [29, *range(TOP_K - 1)]
+
+
 def test_with_all_blocks_selected_it_is_dense_at_any_length():
     q, k, v, cu_q, cu_k = problem([9, 3], [2700, 300])
     ids = reference.every_block(cu_q, cu_k, 2)

@@ -84,7 +84,8 @@ def top_blocks(block_scores: torch.Tensor, position: torch.Tensor) -> torch.Tens
     import torch
 
     own = (position.long() // BLOCK).clamp(min=0)
-    scores = block_scores.clone()
+    # Below the own block's place, which no other's infinity may take.
+    scores = block_scores.clamp(max=torch.finfo(block_scores.dtype).max)
     seen = position >= 0
     scores[:, seen, own[seen]] = float("inf")
     order = torch.sort(scores, dim=-1, descending=True, stable=True)
