@@ -389,7 +389,7 @@ def test_orphans_in_their_own_sessions_do_not_survive(workers: Workers, tmp_path
     reply = workers.run("compile", "worker_jobs:scatter", request, folder=tmp_path, deadline=2, trusted=True)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert reply.outcome == ("timeout" if spin else "ok")
-    assert len(pids) == 20
+    assert len(pids) in (20, 40)  # a job whose server dies is run once more
     assert not any(alive(pid) for pid in pids)
 
 
