@@ -97,6 +97,8 @@ class Run:
         self.top: list[Entry] = []
         """The TOP best of all with a score, the best first: what a digest needs must not cost more as a run grows."""
         self.lessons: list[str] = []
+        self.lesson_calls: set[str] = set()
+        """Tool calls whose lesson is kept: one that is repeated after a crash keeps nothing again."""
         self.errors: list[str] = []
         self.stops: list[str] = []
         self.ended = ""
@@ -289,6 +291,8 @@ class Run:
 
     def _on_lesson(self, event: journal.Event) -> None:
         self.lessons.append(event.payload["text"])
+        if call := event.payload.get("call"):
+            self.lesson_calls.add(call)
 
     def _on_error(self, event: journal.Event) -> None:
         self.errors.append(event.payload["message"])

@@ -181,9 +181,11 @@ class Session:
         except SourceError as error:
             raise UsageError(str(error)) from error
 
-    def lesson(self, text: str) -> None:
-        """Keep something learnt beyond the episode that learnt it."""
-        self._append("lesson", text=text)
+    def lesson(self, text: str, *, call: str = "") -> None:
+        """Keep something learnt beyond the episode that learnt it. `call` names the tool call behind it."""
+        if call and call in self.run.lesson_calls:
+            return  # kept before a crash that lost the answer
+        self._append("lesson", text=text, **({"call": call} if call else {}))
 
     def charge(self, **amounts: float) -> None:
         """Charge tool calls and dollars."""

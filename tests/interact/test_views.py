@@ -74,3 +74,10 @@ def test_every_call_is_journaled_with_its_time_and_charged(live: Session) -> Non
     assert live.run.lessons == ["Rows wrap."]
     assert live.run.dialogue.tools == {"history": 1, "lesson": 1, "screen": 1}
     assert len(live.run.entries) == 3
+
+
+def test_a_lesson_whose_answer_a_crash_has_lost_is_kept_once(live: Session) -> None:
+    live.lesson("Rows wrap.", call="1.2.1")
+    assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.1", episode=1).text == "Kept."
+    assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.2", episode=1).ok
+    assert live.run.lessons == ["Rows wrap.", "Rows wrap."]

@@ -122,7 +122,7 @@ class Toolbox:
             case args.Sass():
                 return Result(True, self._views.sass(call.submission, call.kernel))
             case args.Lesson():
-                self._session.lesson(call.text)
+                self._session.lesson(call.text, call=key)
                 return Result(True, "Kept.")
             case args.HandOver():
                 self.handed_over = call
