@@ -15,8 +15,8 @@ from kopt.text import line
 
 FIRST_TRIES = 4
 """Attempts at a model that has never answered in this run: its address or name is probably wrong."""
-OUTAGE = 3600.0
-"""Seconds of failures in a row after which a model that used to answer is given up."""
+OUTAGE = 12 * 3600.0
+"""Seconds of failures in a row after which a model that used to answer is given up: a night, not an hour of it."""
 LONGEST = 300.0
 """Seconds between two attempts at most."""
 
@@ -111,7 +111,7 @@ def _next(failure: RequestFailed, failed: int, first: float, *, fresh: bool, kno
     if not known and fresh and failed >= FIRST_TRIES:
         raise Unanswered(f"{reason} ({failed} attempts)")
     if time.monotonic() - first > OUTAGE:
-        raise Unanswered(f"{reason} ({failed} attempts in {OUTAGE / 60:.0f} minutes)")
+        raise Unanswered(f"{reason} ({failed} attempts in {OUTAGE / 3600:.0f} hours)")
     return 0.0
 
 
