@@ -168,6 +168,14 @@ def test_aten_calls_are_counted_by_shape(trace: Tracer, task: Task) -> None:
     assert all(us > 0 for us in result.facts["host_us"].values())
 
 
+def test_what_aten_moves_is_known_by_shape(trace: Tracer, task: Task) -> None:
+    eager = trace(CANDIDATES / "dishonest" / "library.py").artifacts["eager"]
+    for shape in task.timing:
+        m, n, k = (shape.dims[name] for name in "MNK")
+        # The product reads a, b and two scales and writes bf16; copying that reads and writes it once more.
+        assert eager[shape.name] == (2, m * k + n * k + 4 + 4 + 3 * 2 * m * n)
+
+
 def test_a_program_per_multiprocessor_follows_the_target(trace: Tracer) -> None:
     path = CANDIDATES / "honest" / "device_descriptors.py"
     for target in ("h200", "b200"):

@@ -20,7 +20,7 @@ LIBRARY = re.compile(
 """ATen operations that a vendor library does the work of."""
 BULK = 1 << 20
 """Elements from which an ATen operation beside the kernels is worth a warning."""
-_FREE = re.compile(
+FREE = re.compile(
     r"^(?:empty\w*|new_empty\w*|_local_scalar_dense|.*view.*|t|transpose|permute|slice|select|as_strided|expand|"
     r"unsqueeze|squeeze|detach|alias|split\w*|unbind|_reshape_alias|narrow|lift_fresh)$"
 )
@@ -99,7 +99,7 @@ def _matrix_instructions(task: Task, shape: Shape, ran: Sequence[KernelFacts]) -
 
 
 def _bulk(shape: Shape, operations: Mapping[str, int]) -> Iterator[Finding]:
-    bulk = sorted(n for n, most in operations.items() if most >= BULK and not _FREE.match(n) and not LIBRARY.match(n))
+    bulk = sorted(n for n, most in operations.items() if most >= BULK and not FREE.match(n) and not LIBRARY.match(n))
     if bulk:
         yield Finding(
             rule="provenance.aten",
@@ -144,4 +144,4 @@ def probe_findings(probes: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
 
 def _work(kinds: Sequence[str]) -> set[str]:
     """Kernels, and operations that do more than look at a tensor or make room for one."""
-    return {kind for kind in kinds if not (kind.startswith("aten ") and _FREE.match(kind[5:]))}
+    return {kind for kind in kinds if not (kind.startswith("aten ") and FREE.match(kind[5:]))}

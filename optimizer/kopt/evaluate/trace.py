@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kopt.evaluate import launches as launch_rules
 from kopt.evaluate import provenance, traced
@@ -37,6 +37,14 @@ _COMPILER_ERRORS = frozenset(
 )
 
 
+class Eager(NamedTuple):
+    """What a call does with ATen operations that move something."""
+
+    operations: int = 0
+    nbytes: int = 0
+    """Read and written, if nothing of it stays in a cache."""
+
+
 @dataclass
 class _Facts:
     """What is known of one case, filled as it is read."""
@@ -45,6 +53,7 @@ class _Facts:
     kernels: dict[str, KernelFacts] = field(default_factory=dict)
     calls: dict[str, tuple[LaunchFacts, ...]] = field(default_factory=dict)
     aten: dict[str, dict[str, int]] = field(default_factory=dict)
+    eager: dict[str, Eager] = field(default_factory=dict)
     host_us: dict[str, float] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -103,7 +112,7 @@ class Trace:
             },
             findings=_gathered(facts.findings),
             seconds=time.perf_counter() - started,
-            artifacts={"kernels": facts.kernels, "calls": facts.calls},
+            artifacts={"kernels": facts.kernels, "calls": facts.calls, "eager": facts.eager},
         )
 
     def _trace(self, case: Case, facts: _Facts) -> None:
@@ -192,6 +201,8 @@ class Trace:
             facts.calls[shape.name] = tuple(self._launches(case, shape.name, seen["steady"], facts))
             facts.aten[shape.name] = dict(Counter(e["aten"] for e in seen["steady"] if "aten" in e))
             aten[shape.name] = traced.operations([*seen["first"], *seen["steady"]])
+            moving = [e["bytes"] for e in seen["steady"] if "aten" in e and not provenance.FREE.match(e["aten"])]
+            facts.eager[shape.name] = Eager(len(moving), sum(moving))
             if seen["host_us"] is not None:
                 facts.host_us[shape.name] = round(seen["host_us"], 1)
         if report["error"] is None:

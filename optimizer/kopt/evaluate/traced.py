@@ -32,7 +32,9 @@ def checked(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     if "aten" in event:
-        return {"aten": str(event["aten"]), "elements": int(event["elements"])}
+        return {
+            "aten": str(event["aten"]), "elements": int(event["elements"]), "bytes": int(_number(event["bytes"])),
+        }  # fmt: skip
     x, y, z = (_number(extent) for extent in event["grid"])
     descriptors = [
         {

@@ -64,9 +64,10 @@ def predict(
     target: str = "h200",
     k: Constants | None = None,
     cost: Cost = COST,
+    eager: tuple[int, int] = (0, 0),
 ) -> Prediction:
     traced = [LaunchFacts(kernel="k" if facts else "", name=launch.name, grid=launch.grid) for launch in launches]
-    call = Call("shape", cost, "fp8", traced, {"k": facts} if facts else {})
+    call = Call("shape", cost, "fp8", traced, {"k": facts} if facts else {}, eager)
     model = k or constants(product(target))
     assert model is not None
     return estimate(call, launches, product(target), model, target in CALIBRATED)
@@ -103,6 +104,14 @@ def test_spills_that_l1_holds_cost_little() -> None:
     few = {"spill_stores": 100, "spill_loads": 100, "opcodes": {"LDL": 25, "STL": 25}, "shared": 100_000}
     hot = {"12": {"QGMMA": 4, "LDL": 20, "STL": 20}}
     assert predict([gemm()], kernel(**few, hot_lines=hot)).us < 1.05 * predict([gemm()], kernel()).us
+
+
+def test_what_the_host_has_atens_operations_do_is_charged() -> None:
+    alone, beside = predict([gemm()], kernel()), predict([gemm()], kernel(), eager=(3, 4_800_000_000))
+    model = constants(product("h200"))
+    assert model is not None
+    assert beside.us - alone.us == pytest.approx(1000.0 + 3 * model.launch_us)  # 4.8 GB at 4.8 TB/s
+    assert (alone.confidence, beside.confidence) == ("high", "low")
 
 
 def test_smaller_tiles_read_more_and_take_longer() -> None:

@@ -15,7 +15,7 @@ from kopt.records import Cost, KernelFacts, LaunchFacts, Prediction
 
 Confidence = Literal["high", "medium", "low"]
 
-_DOUBTFUL = ("libdevice", "inline assembly", "dot_scaled", "depend", "sorting", "waits for")
+_DOUBTFUL = ("ATen operations", "libdevice", "inline assembly", "dot_scaled", "depend", "sorting", "waits for")
 """Words of warnings that make a prediction a guess."""
 
 
@@ -29,6 +29,8 @@ class Call:
     """Key of the product's peak that the task refers to."""
     launches: Sequence[LaunchFacts]
     kernels: Mapping[str, KernelFacts]
+    eager: tuple[int, int] = (0, 0)
+    """ATen operations that move something, and the bytes that they move."""
 
 
 def roofline_us(cost: Cost, peak: str, product: Product) -> float:
@@ -61,11 +63,12 @@ def estimate(
             warnings[f"{launch.name}: {warning[:200]}"] = None
         if launch.window.programs < launch.window.of:
             warnings[f"{launch.name}: too slow to count; what neighbours share is uncertain"] = None
+    us += _eager(call, product, k, terms, warnings)
     useful = call.cost.flops
     done = sum(launch.flops for launch in launches)
     if useful and done > 1.25 * useful:
         warnings[f"{done / useful:.2f} times the useful FLOPs are computed (padding, masks)"] = None
-    if not us:
+    if not launches:
         warnings["no kernel was launched"] = None
     return _prediction(call, product, us, terms, _confidence(product, warnings, calibrated), calibrated, warnings)
 
@@ -84,9 +87,26 @@ def guess(call: Call, product: Product, k: Constants, why: str) -> Prediction | 
         return None
     counted = _spread_evenly(call.cost, launch, kernel)
     timing = time_launch(counted, kernel, product, k)
-    terms = {**timing.terms, "launch": k.launch_us * len(call.launches)}
-    warnings = {f"rough: {why}; work was spread over the grid from the task's cost": None}
-    return _prediction(call, product, timing.us + terms["launch"], terms, "low", False, warnings)
+    terms = defaultdict(float, timing.terms)
+    terms["launch"] = launches_us = k.launch_us * len(call.launches)
+    warnings: dict[str, None] = {f"rough: {why}; work was spread over the grid from the task's cost": None}
+    us = timing.us + launches_us + _eager(call, product, k, terms, warnings)
+    return _prediction(call, product, us, terms, "low", False, warnings)
+
+
+def _eager(
+    call: Call, product: Product, k: Constants, terms: defaultdict[str, float], warnings: dict[str, None]
+) -> float:
+    """Microseconds of ATen operations: a launch for each, and their bytes at the memory's full speed."""
+    operations, nbytes = call.eager
+    if not operations:
+        return 0.0
+    launch, moved = operations * k.launch_us, nbytes / product.hbm_tbs * 1e-6
+    terms["launch"] += launch
+    terms["eager"] += moved
+    if moved > launch:
+        warnings["ATen operations do part of the work: of theirs only the bytes are counted"] = None
+    return launch + moved
 
 
 def _spread_evenly(cost: Cost, launch: LaunchFacts, kernel: KernelFacts) -> CountedLaunch:

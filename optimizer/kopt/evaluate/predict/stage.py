@@ -41,6 +41,8 @@ class _Traced:
 
     kernels: Mapping[str, KernelFacts]
     calls: Mapping[str, Sequence[LaunchFacts]]
+    eager: Mapping[str, tuple[int, int]]
+    """By shape: ATen operations that move something, and their bytes."""
 
 
 class Predict:
@@ -70,7 +72,10 @@ class Predict:
         missing: dict[str, str] = {}
         for shape in case.task.timing:
             cost = hooks.cost(case.task, shape)
-            call = Call(shape.name, cost, case.task.score.peak, traced.calls.get(shape.name, ()), traced.kernels)
+            call = Call(
+                shape.name, cost, case.task.score.peak, traced.calls.get(shape.name, ()), traced.kernels,
+                traced.eager.get(shape.name, (0, 0)),
+            )  # fmt: skip
             launches = counted.get(shape.name)
             if launches is not None:
                 predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
@@ -190,4 +195,4 @@ class _Uncounted(Exception):
 
 def _traced(earlier: Earlier) -> _Traced:
     artifacts = earlier["trace"].artifacts if "trace" in earlier else {}
-    return _Traced(artifacts.get("kernels", {}), artifacts.get("calls", {}))
+    return _Traced(artifacts.get("kernels", {}), artifacts.get("calls", {}), artifacts.get("eager", {}))

@@ -23,7 +23,7 @@ _READS = frozenset(("_local_scalar_dense", "is_nonzero", "equal"))
 
 
 class Recorded(TorchDispatchMode):  # type: ignore[misc]
-    """Puts every operation on the tape, with the elements of its largest tensor."""
+    """Puts every operation on the tape, with the elements of its largest tensor and the bytes of all of them."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -38,21 +38,30 @@ class Recorded(TorchDispatchMode):  # type: ignore[misc]
         name = func._schema.name.partition("::")[2]
         with torch._C.DisableTorchFunction():
             tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, torch.Tensor)]
-            self._tape.add({"aten": name, "elements": max((t.numel() for t in tensors), default=0)})
+            event = {"aten": name, "elements": max((t.numel() for t in tensors), default=0), "bytes": 0}
+            self._tape.add(event)
             if name in _READS:
                 self._tape.note("the host reads values of tensors, which are placeholders while tracing")
-            if func.is_view or not _expensive(tensors):
-                return func(*args, **kwargs)
-            if func._schema.is_mutable:
-                return _written(func, args, kwargs)
-            if (rule := _RULES.get(name)) is not None:
-                return rule(*args, **kwargs)
-            if torch.Tag.pointwise in func.tags:
-                return _pointwise(name, tensors)
-            try:
-                return _by_meta(func, args, kwargs)
-            except (NotImplementedError, RuntimeError, TypeError):
-                return func(*args, **kwargs)  # its shape depends on values
+            result = _result(func, name, tensors, args, kwargs)
+            if not func.is_view:
+                results = [r for r in tree_flatten(result)[0] if isinstance(r, torch.Tensor)]
+                event["bytes"] = sum(t.nbytes for t in {id(t): t for t in (*tensors, *results)}.values())
+            return result
+
+
+def _result(func: Any, name: str, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:
+    if func.is_view or not _expensive(tensors):
+        return func(*args, **kwargs)
+    if func._schema.is_mutable:
+        return _written(func, args, kwargs)
+    if (rule := _RULES.get(name)) is not None:
+        return rule(*args, **kwargs)
+    if torch.Tag.pointwise in func.tags:
+        return _pointwise(name, tensors)
+    try:
+        return _by_meta(func, args, kwargs)
+    except (NotImplementedError, RuntimeError, TypeError):
+        return func(*args, **kwargs)  # its shape depends on values
 
 
 def _expensive(tensors: list[torch.Tensor]) -> bool:
