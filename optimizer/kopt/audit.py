@@ -96,6 +96,10 @@ def corpus(folder: Path) -> tuple[list[Item], Path]:
     return items, (folder / table.get("tasks", ".")).resolve()
 
 
+_TIMES = 3
+"""Measurements of an attack on the clock: a busy machine may spoil one, a cheat that gains gains in each."""
+
+
 class Audit:
     """A corpus under one backend; a context manager that owns the judges and worker processes it needs."""
 
@@ -144,12 +148,14 @@ class Audit:
         if item.stage == "policy":
             return "policy" if refused else "", refused, True
         if item.stage == "measure":
-            judged = self._measured(item, task, source)
-            if judged.status is not Status.PASSED:
-                last = judged.findings[-1]
-                return "measure", last if last.status else last.model_copy(update={"status": judged.status}), True
-            fastest = min(m.host_us.value for m in judged.measurements)
-            return "", None, fastest >= item.at_least_us
+            for _ in range(_TIMES):
+                judged = self._measured(item, task, source)
+                if judged.status is not Status.PASSED:
+                    last = judged.findings[-1]
+                    return "measure", last if last.status else last.model_copy(update={"status": judged.status}), True
+                if slow := min(m.host_us.value for m in judged.measurements) >= item.at_least_us:
+                    break
+            return "", None, slow
         for name, found in self._traced(item, task, source):
             if found is not None:
                 return name, found, True
