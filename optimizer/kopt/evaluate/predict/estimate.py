@@ -18,6 +18,9 @@ Confidence = Literal["high", "medium", "low"]
 _DOUBTFUL = ("ATen operations", "libdevice", "inline assembly", "dot_scaled", "depend", "sorting", "waits for")
 """Words of warnings that make a prediction a guess."""
 
+_PART = 0.05
+"""Of the kernels' time: what ATen's operations take beyond it makes a prediction a guess."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -63,7 +66,7 @@ def estimate(
             warnings[f"{launch.name}: {warning[:200]}"] = None
         if launch.window.programs < launch.window.of:
             warnings[f"{launch.name}: too slow to count; what neighbours share is uncertain"] = None
-    us += _eager(call, product, k, terms, warnings)
+    us += _eager(call, product, k, us, terms, warnings)
     useful = call.cost.flops
     done = sum(launch.flops for launch in launches)
     if useful and done > 1.25 * useful:
@@ -90,13 +93,15 @@ def guess(call: Call, product: Product, k: Constants, why: str) -> Prediction | 
     terms = defaultdict(float, timing.terms)
     terms["launch"] = launches_us = k.launch_us * len(call.launches)
     warnings: dict[str, None] = {f"rough: {why}; work was spread over the grid from the task's cost": None}
-    us = timing.us + launches_us + _eager(call, product, k, terms, warnings)
+    us = timing.us + launches_us
+    us += _eager(call, product, k, us, terms, warnings)
     return _prediction(call, product, us, terms, "low", False, warnings)
 
 
 def _eager(
-    call: Call, product: Product, k: Constants, terms: defaultdict[str, float], warnings: dict[str, None]
-) -> float:
+    call: Call, product: Product, k: Constants, kernels_us: float, terms: defaultdict[str, float],
+    warnings: dict[str, None],
+) -> float:  # fmt: skip
     """Microseconds of ATen operations: a launch for each, and their bytes at the memory's full speed."""
     operations, nbytes = call.eager
     if not operations:
@@ -104,7 +109,7 @@ def _eager(
     launch, moved = operations * k.launch_us, nbytes / product.hbm_tbs * 1e-6
     terms["launch"] += launch
     terms["eager"] += moved
-    if moved > launch:
+    if moved > _PART * kernels_us:
         warnings["ATen operations do part of the work: of theirs only the bytes are counted"] = None
     return launch + moved
 
