@@ -114,6 +114,10 @@ def test_what_the_host_has_atens_operations_do_is_charged() -> None:
     assert (alone.confidence, beside.confidence) == ("high", "low")
 
 
+def test_without_a_program_atens_work_is_no_kernel() -> None:
+    assert "no kernel was launched" in predict([gemm(programs=0)], kernel(), eager=(1, 1 << 20)).warnings
+
+
 def test_smaller_tiles_read_more_and_take_longer() -> None:
     times = [predict([gemm(m, n)], kernel()).us for m, n in ((128, 256), (128, 128), (64, 128), (64, 64))]
     assert times == sorted(times)

@@ -71,7 +71,7 @@ def estimate(
     done = sum(launch.flops for launch in launches)
     if useful and done > 1.25 * useful:
         warnings[f"{done / useful:.2f} times the useful FLOPs are computed (padding, masks)"] = None
-    if not launches:
+    if not any(launch.programs for launch in launches):
         warnings["no kernel was launched"] = None
     return _prediction(call, product, us, terms, _confidence(product, warnings, calibrated), calibrated, warnings)
 
