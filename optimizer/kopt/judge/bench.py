@@ -13,8 +13,9 @@ from typing import Any
 from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
+from kopt.judge.crew import CANDIDATE, Rejected
 from kopt.judge.layout import layout
-from kopt.judge.measure import CANDIDATE, Job, Rejected
+from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.machine.products import Product

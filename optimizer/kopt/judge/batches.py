@@ -1,0 +1,76 @@
+"""Batches of one measurement: each with its deadline, its rest and its check, and Rejected for what it wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kopt.judge.arms import Arm, Batch, run
+from kopt.judge.backends import JudgeSide, Sample
+from kopt.judge.crew import TRUSTED, Crew, Rejected
+from kopt.judge.deck import Call
+from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
+from kopt.judge.runners import Mode
+from kopt.records import Task
+
+_PATIENCE = 30.0
+"""Seconds for a batch of the baseline, whatever the plan gives a candidate."""
+
+
+class Batches:
+    """Asks the arms of a crew for batches, until the plan's time is over."""
+
+    def __init__(
+        self, backend: JudgeSide, task: Task, crew: Crew, regime: Regime, plan: Plan, *, started: float
+    ) -> None:
+        """`started` is when the plan's seconds began, by the monotonic clock."""
+        self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
+        self._idle = IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        self._end = started + plan.seconds
+
+    @property
+    def time_left(self) -> float:
+        """Seconds; negative when the plan's time is over."""
+        return self._end - time.monotonic()
+
+    def ask(
+        self,
+        arm: Arm,
+        calls: Sequence[Call],
+        *,
+        family: str = "",
+        first: bool = False,
+        rest: bool = False,
+        mode: Mode = "eager",
+        like: Batch | None = None,
+    ) -> Batch:
+        """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured.
+
+        A `first` one may compile. One that is to be timed starts after the regime's `rest`. `like` as in `arms.run`.
+        """
+        assert arm.deck is not None
+        seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self.time_left))
+        if arm.label == TRUSTED:
+            # Ours: when it is late the machine is busy, and no candidate is to blame.
+            seconds = max(seconds, _PATIENCE)
+        batch = run(
+            self._backend,
+            arm,
+            calls,
+            family=family or self._task.timed_family(arm.deck.shape),
+            seconds=seconds,
+            mode=mode,
+            idle=self._idle if rest else 0.0,
+            heat=HEAT_S[self._regime] if rest and calls else 0.0,
+            like=like,
+        )
+        if batch is None:
+            return Batch(0.0, 0.0, 0, Sample())
+        if batch.finding is not None:
+            raise Rejected(batch.finding, arm.label)
+        return batch
+
+    def null(self) -> Batch:
+        """A batch without calls, by the trusted runner."""
+        # After the same rest as any other batch: what a device takes to wake up is no kernel's doing.
+        return self.ask(self._crew[TRUSTED], [], rest=True)

@@ -1,0 +1,84 @@
+"""Once per shape, beside the quads: time without host code, exactness, and whether the price depends on the asking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from kopt.evaluate import hooks as task_hooks
+from kopt.judge.accuracy import accuracy
+from kopt.judge.agreement import agreement
+from kopt.judge.arms import Arm, Batch
+from kopt.judge.batches import Batches
+from kopt.judge.crew import TRUSTED, Rejected
+from kopt.judge.deck import Call
+from kopt.judge.numbers import impossible, per_call
+from kopt.judge.plan import Plan, Regime
+from kopt.judge.series import Series
+from kopt.machine.products import Product
+from kopt.records import NO_DEVICE_TIME, Shape, Task
+
+_GRAPHS = 3
+# Relative RMS error of rounding to a dtype: half a unit in the last place, evenly spread, of a number drawn evenly.
+ROUNDING = {"float64": 6e-17, "float32": 3e-8, "float16": 2e-4, "bfloat16": 1.7e-3, "float8_e4m3fn": 2.7e-2,
+            "float8_e5m2": 5.4e-2}  # fmt: skip
+
+
+class Extras:
+    """What a plan asks for besides quads."""
+
+    def __init__(
+        self, task: Task, batches: Batches, regime: Regime, plan: Plan, product: Product | None, *, measures: bool
+    ) -> None:
+        """`measures`: whether times say something about a GPU."""
+        self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
+        self._product, self._measures = product, measures
+
+    def look(self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int) -> None:
+        """Add what is found to the series, with so many calls a batch; Rejected for what cannot stand."""
+        if self._plan.graph:
+            self._graph(series, candidate, calls)
+        assert candidate.deck is not None
+        if self._plan.accuracy and candidate.deck.own_check is None:
+            self._accuracy(shape, series, candidate, opponent if opponent and opponent.label == TRUSTED else None)
+        if not self._measures:
+            return
+        if self._plan.agreement and self._regime == "burst":
+            self._agreement(shape, series, candidate, calls)
+        if self._product is not None:
+            cost = task_hooks.cost(self._task, shape)
+            if finding := impossible(median(series.host), cost, self._product, self._task, shape):
+                raise Rejected(finding)
+
+    def _graph(self, series: Series, candidate: Arm, calls: int) -> None:
+        deck = candidate.deck
+        assert deck is not None
+        for _ in range(_GRAPHS):
+            batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True)
+            if batch.calls == 0:
+                if self._measures:
+                    series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
+                break
+            series.device.append(per_call(batch, series.null))
+
+    def _agreement(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
+        deck = candidate.deck
+        assert deck is not None
+
+        def timed(calls: Sequence[Call]) -> float:
+            return per_call(self._batches.ask(candidate, calls, rest=True), series.null)
+
+        for found in agreement(shape, deck, calls, timed):
+            if found.status:
+                raise Rejected(found)
+            series.warnings.append(found.message)
+
+    def _accuracy(self, shape: Shape, series: Series, candidate: Arm, vendor: Arm | None) -> None:
+        def ask(arm: Arm, calls: Sequence[Call], like: Batch | None) -> Batch:
+            return self._batches.ask(arm, calls, like=like)
+
+        unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
+        for found in accuracy(shape, candidate, vendor, unit, ask):
+            if found.status:
+                raise Rejected(found)
+            series.warnings.append(found.message)

@@ -1,0 +1,95 @@
+"""One quad: opponent, candidate, candidate, opponent; void when the device was not itself throughout."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from kopt.errors import HarnessError
+from kopt.judge.arms import Arm
+from kopt.judge.backends import JudgeSide, Sample
+from kopt.judge.batches import Batches
+from kopt.judge.crew import CANDIDATE, Crew, Rejected
+from kopt.judge.numbers import per_call
+from kopt.judge.plan import Regime
+from kopt.judge.series import Series
+from kopt.judge.statistics import quad
+from kopt.records import Finding, Status
+
+_CLOCK_CHANGE = 0.01
+_BUSY = 1.3
+"""A witness this much slower than at rest: somebody else's work is on the device."""
+_VOIDS = 4
+"""Void quads of a shape after which a busy device ends the measurement and an unsteady clock is put up with."""
+_UNSTEADY = "the clock does not hold still within a quad"
+
+
+class Quads:
+    """Adds quads to series, with the crew's present members."""
+
+    def __init__(self, backend: JudgeSide, crew: Crew, batches: Batches, regime: Regime) -> None:
+        """Takes the measure of the device at rest."""
+        self._backend, self._crew, self._batches, self._regime = backend, crew, batches, regime
+        self._resting = backend.witness()
+
+    def add(self, series: Series, opponent: Arm | None, most: int) -> None:
+        """One more, or a void one, of at most so many calls a batch; without an opponent, a single batch.
+
+        Rejected when the candidate's outputs are wrong, or the device stays busy.
+        """
+        candidate = self._crew[CANDIDATE]
+        calls = most - random.randrange(max(1, most // 8))
+        order = (opponent, candidate, candidate, opponent) if opponent else (candidate,)
+        times: dict[str, list[float]] = defaultdict(list)
+        samples, disturbed = [], False
+        series.nulls.append(self._batches.null().us)
+        for arm in order:
+            assert arm is not None
+            assert arm.deck is not None
+            try:
+                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True)
+            except Rejected as wrong:
+                if wrong.label == CANDIDATE or series.void >= _VOIDS:
+                    raise
+                # It was right before: somebody may have had a hand in its memory.
+                series.void += 1
+                return
+            times[arm.label].append(per_call(batch, series.null))
+            samples.append(batch.sample)
+            disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
+        if disturbed:
+            series.void += 1
+            if series.void >= _VOIDS:
+                raise Rejected(self._busy())
+            return
+        if self._uneven(samples):
+            if series.void < _VOIDS:
+                series.void += 1
+                return
+            # It will not get better: a number that says so is worth more than none.
+            series.warnings = [w for w in series.warnings if w != _UNSTEADY] + [_UNSTEADY]
+        series.host += times[CANDIDATE]
+        series.samples += samples
+        series.calls += calls * 2
+        if opponent is not None:
+            series.rival += times[opponent.label]
+            series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
+
+    def _uneven(self, samples: Sequence[Sample]) -> bool:
+        """Whether the device changed its pace within a burst. Under sustained load the power limit always moves it."""
+        if self._regime == "sustained":
+            return False
+        clocks = [s.clock_mhz for s in samples if s.clock_mhz]
+        changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
+        return changed or len({s.throttle for s in samples}) > 1
+
+    def _busy(self) -> Finding:
+        # Is it the candidate's work, or a stranger's?
+        self._crew.dismiss(CANDIDATE)
+        time.sleep(0.5)
+        if self._backend.witness() > _BUSY * self._resting:
+            raise HarnessError("the device is busy with somebody else's work")
+        message = "the kernel leaves work running on the device after it said that it was done"
+        return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
