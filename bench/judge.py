@@ -21,6 +21,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,17 @@ def verdicts(backend: str) -> None:
             began = time.monotonic()
             judgement = judge.measure(source, shapes=shapes, plan=how)
             seconds = time.monotonic() - began
-            phases = {k: round(v, 2) for k, v in judgement.facts.get("seconds", {}).items()}
-            say("verdicts", f"{name}: {judgement.status.value} in {seconds:.1f} s {phases}", seconds=seconds)
+            phases = parts(judgement.facts.get("seconds", {}))
+            batches = f"{judgement.facts.get('batch_count')} batches {parts(judgement.facts.get('batches', {}))}"
+            say("verdicts", f"{name}: {judgement.status.value} in {seconds:.2f} s: {phases}", seconds=seconds)
+            say("verdicts", f"  {batches}")
             show("verdicts", judgement)
             if name == "first":
                 say("verdicts", f"walls: {judgement.facts.get('walls')}")
+
+
+def parts(seconds: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.2f}" for name, value in seconds.items())
 
 
 def sustained(backend: str) -> None:

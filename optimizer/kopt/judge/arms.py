@@ -12,6 +12,7 @@ from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
 from kopt.judge.runners import Mode, Runner
 from kopt.judge.snapshot import Snapshot
+from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Finding, Shape, Status, Task
 
 _GRACE = 0.3
@@ -63,41 +64,51 @@ def run(
     idle: float = 0.0,
     heat: float = 0.0,
     like: Batch | None = None,
+    watch: Stopwatch,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
 
     `seconds` is the deadline of each step. `idle` is how long the device rests before the batch, `heat`
     how long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch
     without calls is a null batch: the same steps, and only the least piece of device work. `like` is an earlier batch
-    of the same calls, whose inputs are given once more and whose places are looked at again.
+    of the same calls, whose inputs are given once more and whose places are looked at again. `watch` is told what took
+    how long.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
-    if not runner.arm(calls, mode, seconds):
-        return None
-    if like is None:
-        deck.draw(family)
-    deck.garble()
-    secret = like.found.twin() if like and like.found else Snapshot.draw(deck, len(calls))
-    backend.synchronize()
-    if idle:
-        time.sleep(idle)
-    if heat:
-        backend.heat(heat)
-    runner.alert(seconds)
-    backend.synchronize()
-    backend.start()
-    deck.reveal()
-    # Between GO and done nothing of the judge's is queued: contexts share the device in slices of milliseconds.
-    backend.synchronize()
-    began = time.perf_counter_ns()
-    runner.go()
-    runner.done(seconds)
-    ended = time.perf_counter_ns()
-    secret.take()
-    us = backend.stop()
+    with watch.on("arm"):
+        if not runner.arm(calls, mode, seconds):
+            return None
+    with watch.on("draw"):
+        if like is None:
+            deck.draw(family)
+        backend.synchronize()
+    with watch.on("garble"):
+        deck.garble()
+        secret = like.found.twin() if like and like.found else Snapshot.draw(deck, len(calls))
+        backend.synchronize()
+    with watch.on("rest"):
+        if idle:
+            time.sleep(idle)
+        if heat:
+            backend.heat(heat)
+    with watch.on("alert"):
+        runner.alert(seconds)
+        backend.synchronize()
+    with watch.on("window"):
+        backend.start()
+        deck.reveal()
+        # Between GO and done nothing of the judge's is queued: contexts share the device in slices of milliseconds.
+        backend.synchronize()
+        began = time.perf_counter_ns()
+        runner.go()
+        runner.done(seconds)
+        ended = time.perf_counter_ns()
+        secret.take()
+        us = backend.stop()
     sample = backend.sample()
-    finding = _examine(arm, secret, calls, family) if calls else None
+    with watch.on("check"):
+        finding = _examine(arm, secret, calls, family) if calls else None
     return Batch(us, (ended - began) / 1e3, len(calls), sample, finding, secret)
 
 

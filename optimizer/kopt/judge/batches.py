@@ -11,6 +11,7 @@ from kopt.judge.crew import TRUSTED, Crew, Rejected
 from kopt.judge.deck import Call
 from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
+from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Task
 
 _PATIENCE = 30.0
@@ -27,6 +28,8 @@ class Batches:
         self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
         self._idle = IDLE_S[regime] if plan.idle_s is None else plan.idle_s
         self._end = started + plan.seconds
+        self.watch = Stopwatch()
+        """The parts of all batches."""
 
     @property
     def time_left(self) -> float:
@@ -63,6 +66,7 @@ class Batches:
             idle=self._idle if rest else 0.0,
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
             like=like,
+            watch=self.watch,
         )
         if batch is None:
             return Batch(0.0, 0.0, 0, Sample())

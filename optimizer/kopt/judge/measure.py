@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from kopt.judge.quads import Quads
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import Series
 from kopt.judge.sizing import hidden_shapes, sizes
+from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
 
@@ -65,12 +64,16 @@ class Job:
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
         self.series: dict[str, Series] = {}
+        self._watch = Stopwatch()
 
     def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._crew.disband()
+        with self._watch.on("end"):
+            self._crew.disband()
+        self.facts["seconds"], self.facts["batches"] = self._watch.seconds, self._batches.watch.seconds
+        self.facts["batch_count"] = self._batches.watch.times.get("window", 0)
         with suppress(RuntimeError):
             self.facts["witness_us"] = self._bench.self_test()
 
@@ -86,7 +89,7 @@ class Job:
             self.series[shape.name] = Series(shape, found)
         self._quads = Quads(backend, self._crew, self._batches, self._regime)
         self._extras = Extras(self._task, self._batches, self._regime, plan, self._product, measures=backend.measures)
-        with self._clocked("start"):
+        with self._watch.on("start"):
             if not self._crew.take_over(self._need(TRUSTED)):
                 self._hire(TRUSTED, None, {})
         if self._rival.source is not None:
@@ -94,11 +97,11 @@ class Job:
         for process in range(plan.processes):
             if process and self._batches.time_left <= 0 and self._enough():
                 break  # what there is of every shape is a measurement; the quads it lacks are noted
-            with self._clocked("start"):
+            with self._watch.on("start"):
                 self._hire(CANDIDATE, self._source, self._parameters)
             if process == 0:
                 self.facts["walls"] = self._crew[CANDIDATE].runner.walls
-                with self._clocked("check"):
+                with self._watch.on("check"):
                     for shape, family in self._checks:
                         self._check(shape, family)
             for shape in self._shapes:
@@ -126,7 +129,7 @@ class Job:
         """Quads of one shape with the present processes, until the series has so many."""
         series, opponent = self.series[shape.name], self._opponent()
         candidate = self._crew[CANDIDATE]
-        with self._clocked("warm"):
+        with self._watch.on("warm"):
             for arm in {id(a): a for a in (self._crew[TRUSTED], opponent, candidate) if a}.values():
                 arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
             if self._regime == "sustained":
@@ -136,7 +139,7 @@ class Job:
             calls = self._calibrate(candidate, series)
             if opponent is not None:
                 opponent = self._warm(opponent, series)
-        with self._clocked("quads"):
+        with self._watch.on("quads"):
             while len(series.logs if opponent else series.host) < quads and self._batches.time_left > 0:
                 self._quads.add(series, opponent, calls)
         done = len(series.logs if opponent else series.host)
@@ -148,7 +151,7 @@ class Job:
             self.facts["partial"] = {n: s.partial() for n, s in self.series.items() if s.host}
             raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
         if first and self._batches.time_left > 0:
-            with self._clocked("extras"):
+            with self._watch.on("extras"):
                 self._extras.look(shape, series, candidate, opponent, calls)
 
     def _calibrate(self, arm: Arm, series: Series) -> int:
@@ -212,16 +215,6 @@ class Job:
         if RIVAL in self._crew:
             return self._crew[RIVAL]
         return self._crew[TRUSTED] if hasattr(self._hooks, "baseline") else None
-
-    @contextmanager
-    def _clocked(self, phase: str) -> Iterator[None]:
-        """Where the verdict's time goes: facts["seconds"], by phase."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = self.facts.setdefault("seconds", {})
-            seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - began
 
     def _need(self, label: str) -> int:
         """Bytes that an arm shares with the judge, at most."""
