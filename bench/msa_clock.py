@@ -19,6 +19,10 @@ STAGE_OF = {
 """Of kernels by name; every other one attends."""
 
 
+QUEUING = 6_000_000
+"""Cycles, some 3 ms: in which the host launches what it times."""
+
+
 class Clock:
     """Times calls and their launches: CUDA events on a GPU; in a rehearsal it only counts launches."""
 
@@ -41,7 +45,10 @@ class Clock:
         self._marks.append((stage, start, end))
 
     def stages(self, function: Callable[[], object], repeats: int = 5) -> dict[str, float]:
-        """Microseconds by stage of a call's launches, median of a few calls; {} in a rehearsal."""
+        """Microseconds by stage of a call's launches, median of a few calls; {} in a rehearsal.
+
+        The device is kept waiting until all of them are queued: between two events there is no host.
+        """
         if not self.gpu:
             return {}
         import torch
@@ -49,6 +56,7 @@ class Clock:
         found: dict[str, list[float]] = defaultdict(list)
         for _ in range(repeats):
             self._marks = []
+            torch.cuda._sleep(QUEUING)
             function()
             torch.cuda.synchronize()
             marks, self._marks = self._marks, None

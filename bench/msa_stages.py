@@ -63,10 +63,10 @@ class Bench:
         return row
 
     def find(self, what: str, length: int, regime: str = "", heads: str = "64/4") -> float | None:
-        """Microseconds of the fastest row whose name begins like that."""
+        """Microseconds of the fastest row whose name begins with these words."""
         return min(
-            (r.us for r in self.rows
-             if r.what.startswith(what) and (r.length, r.regime, r.heads) == (length, regime, heads) and r.us),
+            (r.us for r in self.rows if f"{r.what} ".startswith(f"{what} ") and r.us
+             and (r.length, r.regime, r.heads) == (length, regime, heads)),
             default=None,
         )  # fmt: skip
 
@@ -194,6 +194,14 @@ def dense(bench: Bench, tokens: int, keys: int, heads: tuple[int, int], what: st
 # ------------------------------------------------------------------------------------------------------------- decode
 
 
+def fits(size: float) -> bool:
+    """Whether so many bytes can be had on the GPU, with something to spare."""
+    import torch
+
+    torch.cuda.empty_cache()
+    return size < 0.95 * torch.cuda.mem_get_info()[0]
+
+
 def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> None:
     """One token for each of `batch` requests under a CUDA graph, and dense attention over the same caches."""
     import torch
@@ -211,10 +219,12 @@ def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> Non
         known = {"B": batch, "HQ": heads[0], "HKV": heads[1], "PAGES": batch * width, "WIDTH": width}
         dims = {name: known[name] for name in declared.dims}
         module = family(task, "split_k", bench.clock)
-        rng_seed = 0
-        inputs = hooks.load(declared).make_inputs(
-            dims, declared.timed_family(declared.timing[0]), rng_seed, bench.device
-        )
+        itemsize = 2 if cache is torch.bfloat16 else 1
+        if bench.clock.gpu and not fits(itemsize * batch * length * HEAD_DIM * (2 * heads[1] + 1)):
+            print(f"  {task} b{batch} {length}: its cache does not fit", file=sys.stderr)
+            continue
+        family_of = declared.timed_family(declared.timing[0])
+        inputs = hooks.load(declared).make_inputs(dims, family_of, 0, bench.device)
         given = [inputs[t.name] for t in declared.inputs]
         outputs = [
             torch.empty(t.sizes(dims), dtype=getattr(torch, t.dtype), device=bench.device) for t in declared.outputs
@@ -229,11 +239,12 @@ def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> Non
         moved = batch * (index_bytes + 2.0 * size * heads[1] * HEAD_DIM * attended)
         flops = batch * (arithmetic.index_flops(length, heads[1]) + arithmetic.attend_flops(attended, heads[0]))
         row = Row(f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=bench.clock.graph(step))
+        row.stages = bench.clock.stages(step)
         bench.add(row, flops, moved)
         del inputs, given, outputs
     for of in (heads, M2) if heads == M3 else (heads,):
         size = 4.0 * of[1] * HEAD_DIM * length * batch
-        if bench.clock.gpu and size > 0.6 * torch.cuda.get_device_properties(0).total_memory:
+        if bench.clock.gpu and not fits(size):
             print(f"  dense decode b{batch} {length} {of}: its cache does not fit", file=sys.stderr)
             continue
         from torch.nn.functional import scaled_dot_product_attention as sdpa

@@ -236,7 +236,7 @@ def combine_kernel(real_ptr, partial_ptr, lse_ptr, out_ptr, first, count,
     tl.store(out_ptr + target[:, None] * D + d[None, :], acc.to(tl.bfloat16), mask=live[:, None])
 
 
-def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, CAP=128, PARTIAL_MIB=1024, NUM_WARPS=4, NUM_STAGES=2):
+def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, CAP=64, PARTIAL_MIB=1024, NUM_WARPS=4, NUM_STAGES=1):
     T, HKV, G = check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
     sequences = cu_q.shape[0] - 1

@@ -76,7 +76,7 @@ def q_outer_kernel(
     tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=rows[:, None] < G)
 
 
-def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=2):
+def msa_attend(q, k, v, ids, cu_q, cu_k, out, *, BLOCK_N=128, NUM_WARPS=4, NUM_STAGES=2):
     tokens, heads_kv, group = check(q, k, v, ids, cu_q, cu_k, out)
     q_outer_kernel[(tokens, heads_kv)](
         q, k, v, ids, cu_q, cu_k, out, tokens, heads_kv, cu_q.shape[0],

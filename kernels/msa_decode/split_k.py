@@ -11,13 +11,14 @@ RUNG = 2
 CLASS = "split-k"
 TUNE = {
     "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
-    "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program; their results are merged
+    "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program, at most; their results are merged
     "SCORE_STAGES": [2, 3, 4],
     "NUM_WARPS": [4, 8],
     "NUM_STAGES": [1, 2, 3],
 }
 BLOCK = tl.constexpr(128)
 TOP = tl.constexpr(16)
+GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
 
@@ -54,17 +55,41 @@ def score_kernel(
 
 
 @triton.jit
-def best(score_ptr, count, WIDE: tl.constexpr):
-    """The blocks with the 15 highest scores in places 1 to 15, of equals the lower number; -1 where there are fewer."""
-    at = tl.arange(0, WIDE)
+def highest(score, first, values, ranks):
+    """Values that go with the scores of the given ranks, 0 being the highest, of equals the one of lower `first`.
+
+    Every one of [GROUPS] is compared with every other: no round waits for the one before.
+    """
+    before = (score[None, :] > score[:, None]) | ((score[None, :] == score[:, None]) & (first[None, :] < first[:, None]))
+    rank = tl.sum(before.to(tl.int32), axis=1)
+    return tl.sum(tl.where(rank[None, :] == ranks[:, None], values[None, :], 0), axis=1)
+
+
+@triton.jit
+def closer(score_ptr, count, first, EACH: tl.constexpr):
+    """Of groups of EACH blocks that begin at `first` [GROUPS], the 16 best, each divided into 8: where those begin."""
+    block = first[:, None] + tl.arange(0, EACH)[None, :]
+    score = tl.max(tl.load(score_ptr + block, mask=block < count, other=float("-inf")), axis=1)
+    group = tl.arange(0, GROUPS)
+    return highest(score, first, first, group // 8) + group % 8 * (EACH // 8)
+
+
+@triton.jit
+def best(score_ptr, count, EACH: tl.constexpr):
+    """The blocks with the 15 highest scores in places 1 to 15, of equals the lower number; -1 where there are fewer.
+
+    Of GROUPS groups of EACH blocks the 16 with the highest maxima hold all of them: these are divided again.
+    """
+    first = tl.arange(0, GROUPS) * EACH
+    if EACH >= 512:
+        first = closer(score_ptr, count, first, 512)
+    if EACH >= 64:
+        first = closer(score_ptr, count, first, 64)
+    if EACH >= 8:
+        first = closer(score_ptr, count, first, 8)
+    score = tl.load(score_ptr + first, mask=first < count, other=float("-inf"))
     slot = tl.arange(0, TOP)
-    scores = tl.load(score_ptr + at, mask=at < count, other=float("-inf"))
-    blocks = tl.full((TOP,), -1, tl.int32)
-    for i in range(1, min(count + 1, TOP)):
-        high, block = tl.max(scores, axis=0, return_indices=True, return_indices_tie_break_left=True)
-        blocks = tl.where(slot == i, tl.where(high > float("-inf"), block, -1), blocks)
-        scores = tl.where(at == block, float("-inf"), scores)
-    return blocks
+    return tl.where(slot > 0, highest(score, first, tl.where(score > float("-inf"), first, -1), slot - 1), -1)
 
 
 @triton.jit
@@ -83,14 +108,14 @@ def attend(q, k, v, seen, top, total, acc):
 @triton.jit
 def attend_kernel(
     q_ptr, kc_desc, vc_desc, kc_ptr, vc_ptr, table_ptr, lens_ptr, score_ptr, out_ptr, part_ptr, log_ptr,
-    B, PAGES, WIDTH, HKV: tl.constexpr, GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr,
+    B, PAGES, WIDTH, HKV: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     h = tl.program_id(1)
     b = tl.program_id(2)
     length = min(tl.load(lens_ptr + b), WIDTH * BLOCK)
     own = (length + BLOCK - 1) // BLOCK - 1
-    blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, WIDE)
+    blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, EACH)
     slot = tl.arange(0, TOP)
 
     row = tl.arange(0, 16)
@@ -145,7 +170,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr):
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=8, SCORE_STAGES=3, NUM_WARPS=4, NUM_STAGES=2
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_WARPS=8, NUM_STAGES=1
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
@@ -153,6 +178,8 @@ def msa_decode(
     WIDTH = table.shape[1]
     sms = torch.cuda.get_device_properties(q.device).multi_processor_count
     splits = max(1, min(WIDTH, FILL * sms // B))
+    # Requests enough for the whole GPU need no splitting, and partial results are traffic.
+    PARTS = max(1, min(PARTS, 1 << (2 * sms // (B * HKV)).bit_length() >> 1))
     score = torch.empty((B, HKV, WIDTH), dtype=torch.float32, device=q.device)
     ikc_desc, kc_desc, vc_desc = (
         TensorDescriptor.from_tensor(cache.view(-1, 128), [128, 128]) for cache in (ikc, kc, vc)
@@ -166,7 +193,7 @@ def msa_decode(
         log = torch.empty((B, HQ, PARTS), dtype=torch.float32, device=q.device)
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, table, lens, score, out, part, log, B, PAGES, WIDTH,
-        HKV=HKV, GROUP=HQ // HKV, WIDE=triton.next_power_of_2(WIDTH), PARTS=PARTS,
+        HKV=HKV, GROUP=HQ // HKV, EACH=next(each for each in (1, 8, 64, 512) if 128 * each >= WIDTH), PARTS=PARTS,
         num_warps=NUM_WARPS, num_stages=NUM_STAGES,
     )  # fmt: skip
     if PARTS > 1:
@@ -192,5 +219,7 @@ def check(q, kc, vc, iq, ikc, table, lens, out):
             raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
         if tensor.data_ptr() % 16:
             raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    if WIDTH > 65536:
+        raise ValueError(f"table: {WIDTH} pages a request; msa_decode takes 65536 at most")
     if HQ not in (8 * HKV, 16 * HKV):
         raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode takes 8 or 16 for each")

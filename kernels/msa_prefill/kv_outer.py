@@ -129,7 +129,7 @@ def index_merge_kernel(
     tl.store(ids_ptr + to, tl.maximum(ids, -1), mask=inside[:, None])
 
 
-def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=128, FILL=4, NUM_WARPS=4, NUM_STAGES=2):
+def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, FILL=4, NUM_WARPS=4, NUM_STAGES=3):
     index_check(iq, ik, cu_q, cu_k, ids)
     T, HKV, _ = iq.shape
     S = ik.shape[0]
@@ -397,7 +397,7 @@ def attend_combine_kernel(real_ptr, partial_ptr, lse_ptr, out_ptr, first, count,
     tl.store(out_ptr + target[:, None] * D + d[None, :], acc.to(tl.bfloat16), mask=live[:, None])
 
 
-def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, CAP=128, PARTIAL_MIB=1024, NUM_WARPS=4, NUM_STAGES=2):
+def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, ROWS=64, CAP=64, PARTIAL_MIB=1024, NUM_WARPS=4, NUM_STAGES=1):
     T, HKV, G = attend_check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
     sequences = cu_q.shape[0] - 1
@@ -546,8 +546,8 @@ def dense_dense(q, k, v, cu_q, cu_k, out):
 
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
-    INDEX_BLOCK_M=128, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=2,
-    ATTEND_ROWS=64, ATTEND_CAP=128, ATTEND_PARTIAL_MIB=1024, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=2, DENSE_UP_TO=2048,
+    INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
+    ATTEND_ROWS=64, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=1, DENSE_UP_TO=2048,
 ):  # fmt: skip
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
         dense_dense(q, k, v, cu_q, cu_k, out)

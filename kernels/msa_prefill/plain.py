@@ -222,7 +222,7 @@ def attend_q_outer_kernel(
     tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=rows[:, None] < G)
 
 
-def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=2):
+def attend_msa_attend(q, k, v, ids, cu_q, cu_k, out, *, BLOCK_N=128, NUM_WARPS=4, NUM_STAGES=2):
     tokens, heads_kv, group = attend_check(q, k, v, ids, cu_q, cu_k, out)
     attend_q_outer_kernel[(tokens, heads_kv)](
         q, k, v, ids, cu_q, cu_k, out, tokens, heads_kv, cu_q.shape[0],
@@ -333,7 +333,7 @@ def dense_dense(q, k, v, cu_q, cu_k, out):
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
     INDEX_BLOCK_M=64, INDEX_RUN=16, INDEX_ROWS=32, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=1,
-    ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=2, DENSE_UP_TO=2048,
+    ATTEND_BLOCK_N=128, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=2, DENSE_UP_TO=2048,
 ):  # fmt: skip
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
         dense_dense(q, k, v, cu_q, cu_k, out)

@@ -90,8 +90,6 @@ def _toolchain() -> Check:
     text = f"torch {found['torch']}, triton {found['triton']}, numpy {found.get('numpy', 'none')}"
     torch, triton = _release(found["torch"]), _release(found["triton"])
     supported = ", ".join(f"{t} + {v}" for v, t in PAIRS.items())
-    if triton == "3.6" and tuple(map(int, _release(found.get("numpy", "0.0")).split("."))) >= (2, 4):
-        return Check("toolchain", "fail", f"{text}: triton 3.6 breaks with NumPy 2.4", "pip install 'numpy<2.4'")
     if PAIRS.get(triton) != torch:
         return Check("toolchain", "warn", f"{text}: not a tested pair", f"tested torch + triton: {supported}")
     return Check("toolchain", "ok", text)

@@ -15,6 +15,7 @@ everybody. What is not in use is NaN, and the rest of the table's rows holds num
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kopt.msa import BLOCK, HEAD_DIM
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FAMILIES = ("paged", "contiguous", "ragged", "pick", "outlier", "odd")
 FAR = (-(2**31), -7, -1, 2**24, 2**31 - 1)
 """Numbers of no page, which 32-bit arithmetic on addresses turns into anything."""
+PART = 1 << 26
+"""Elements of a cache that are drawn at once."""
 CODE = 32.0
 """What `pick` multiplies codes by: the picked key leads by 100 and more, and every other weight vanishes."""
 QUANTUM = {"paged": (0.17, 0.023), "pick": (0.5, 0.25)}
@@ -65,14 +68,20 @@ def make_inputs(dims: dict[str, int], family: str, seed: int, device: str, *, e4
     scales = (1.0, 1.0) if not e4m3 else QUANTUM["pick" if family == "pick" else "paged"]
     narrow = torch.float8_e4m3fn if e4m3 else torch.bfloat16
 
-    def drawn(shape: tuple[int, ...], scale: float) -> torch.Tensor:
-        values = torch.randn(shape, generator=rng, device=device) / scale
-        return (values.clamp(-448, 448) if e4m3 else values).to(narrow)
+    def filled(shape: tuple[int, ...], draw: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Drawn in fp32, a part at a time: caches of a GPU's size leave no room for twice as much beside them."""
+        values = torch.empty(shape, dtype=narrow, device=device)
+        for part in values.split(max(1, PART * shape[0] // values.numel())):
+            part.copy_(draw(torch.empty(part.shape, device=device)).clamp_(-448, 448))
+        return values
 
-    kc, vc = (drawn((pages, heads, BLOCK, HEAD_DIM), scale) for scale in scales)
+    def normal(scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda part: part.normal_(generator=rng).div_(scale)
+
+    kc, vc = (filled((pages, heads, BLOCK, HEAD_DIM), normal(scale)) for scale in scales)
     q = torch.randn((b, dims["HQ"], HEAD_DIM), generator=rng, device=device).bfloat16()
     iq = torch.empty((b, heads, HEAD_DIM), device=device).random_(-8, 9, generator=rng).bfloat16()
-    ikc = torch.empty((pages, BLOCK, HEAD_DIM), device=device).random_(-8, 9, generator=rng).to(narrow)
+    ikc = filled((pages, BLOCK, HEAD_DIM), lambda part: part.random_(-8, 9, generator=rng))
     made = {"q": q, "kc": kc, "vc": vc, "iq": iq, "ikc": ikc}
     if e4m3:
         made["scales"] = torch.tensor(scales, dtype=torch.float32, device=device)

@@ -14,6 +14,10 @@ SUM_ERROR = {"cpu": 2.0**-21, "cuda": 2.0**-18}
 the largest and cut off a few bits below it."""
 
 
+LEAST = 2.0**-126
+"""What is smaller than the least normal number may have become 0."""
+
+
 def allowed(rows: Rows) -> torch.Tensor:
     """[rows, HQ, D] float64: rounding out to bf16, half a unit of 8 bits; and, as random walks of eight standard
     deviations and more,
@@ -24,4 +28,5 @@ def allowed(rows: Rows) -> torch.Tensor:
     """
     walk = 8 * 2.0**-9 / 3**0.5
     logit = SUM_ERROR[rows.out.device.type] * rows.products + 2.0**-16
-    return (1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size).double()
+    near = 1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size
+    return near.double() + LEAST
