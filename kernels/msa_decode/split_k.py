@@ -60,8 +60,8 @@ def highest(score, first, values, ranks):
 
     Every one of [GROUPS] is compared with every other: no round waits for the one before.
     """
-    before = (score[None, :] > score[:, None]) | ((score[None, :] == score[:, None]) & (first[None, :] < first[:, None]))
-    rank = tl.sum(before.to(tl.int32), axis=1)
+    equal = (score[None, :] == score[:, None]) & (first[None, :] < first[:, None])
+    rank = tl.sum(((score[None, :] > score[:, None]) | equal).to(tl.int32), axis=1)
     return tl.sum(tl.where(rank[None, :] == ranks[:, None], values[None, :], 0), axis=1)
 
 

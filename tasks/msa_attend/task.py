@@ -16,6 +16,8 @@ Dims = dict[str, int]
 
 # A row of out depends on one query; but which keys it needs only its list and the offsets say: hence `slices`.
 SEPARABLE = ("T",)
+# Any queries go with any keys and values of the same sequences, whose lengths follow from the sizes alone.
+GROUPS = (("q", "ids", "cu_q", "cu_k"), ("k", "v"))
 
 INTEGERS = ("ids", "cu_q", "cu_k")
 CODE = 128.0

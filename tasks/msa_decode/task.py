@@ -14,6 +14,8 @@ Tensors = dict[str, "torch.Tensor"]
 Dims = dict[str, int]
 
 SEPARABLE = ("B",)
+# Any queries go with any cache.
+GROUPS = (("q", "iq"), ("kc", "vc", "ikc", "table", "lens"))
 
 
 def make_inputs(dims: Dims, family: str, seed: int, device: str) -> Tensors:

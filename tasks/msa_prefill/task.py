@@ -18,6 +18,8 @@ Dims = dict[str, int]
 
 # A row of out depends on one query, but which keys it needs only the whole index says: hence `slices`.
 SEPARABLE = ("T",)
+# Any queries go with any keys and values of the same sequences, whose lengths follow from the sizes alone.
+GROUPS = (("q", "iq", "cu_q", "cu_k"), ("k", "v", "ik"))
 
 RANKINGS = 32
 """Orders of all blocks, two dimensions each of the index keys; an index query asks for one of them."""

@@ -13,7 +13,7 @@ from kopt.judge.arms import Arm
 from kopt.judge.batches import Batches
 from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.extras import Extras
-from kopt.judge.layout import layout
+from kopt.judge.layout import Layout, layout
 from kopt.judge.numbers import measurement, per_call
 from kopt.judge.plan import BATCH_US, Plan, Regime, Rival
 from kopt.judge.quads import Quads
@@ -118,11 +118,15 @@ class Job:
         exact = task.tolerance.exact_inputs[:1]
         return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]
 
+    def _few(self, shape: Shape) -> Layout:
+        return layout(self._task, shape.dims, _CHECK_CALLS, _CHECK_CALLS)
+
     def _check(self, shape: Shape, family: str) -> None:
         """A few calls, untimed, one of them compared whole."""
         arm = self._crew[CANDIDATE]
-        deck = arm.setup(self._task, self._hooks, shape, layout(self._task, shape.dims, 2, _CHECK_CALLS), self._backend)
-        calls = deck.deal(_CHECK_CALLS)
+        deck = arm.setup(self._task, self._hooks, shape, self._few(shape), self._backend)
+        # As the task drew them: what a family of inputs shows may depend on all of them.
+        calls = deck.diagonal(_CHECK_CALLS)
         self._batches.ask(arm, calls, family=family, first=True)
 
     def _shape(self, shape: Shape, quads: int, *, first: bool) -> None:
@@ -220,7 +224,7 @@ class Job:
         """Bytes that an arm shares with the judge, at most."""
         need = [s.sizes.layout.total_bytes for s in self.series.values()]
         if label == CANDIDATE:
-            need += [layout(self._task, s.dims, 2, _CHECK_CALLS).total_bytes for s, _ in self._checks]
+            need += [self._few(shape).total_bytes for shape, _ in self._checks]
         return max(need)
 
     def _hire(self, label: str, source: str | None, parameters: Parameters) -> None:
