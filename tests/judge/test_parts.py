@@ -10,6 +10,7 @@ import statistics as stats
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,6 +190,42 @@ def test_one_wrong_element_is_found_at_the_rate_of_the_probes(blend: Task) -> No
     found = sum(Snapshot.draw(cards, 4).take().verify(calls[:1], "normal") is not None for _ in range(400))
     expected = 1 - (1 - 4 / m) * (1 - 4 / n) * (1 - 1 / 4)
     assert found / 400 == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_slices_of_many_calls_at_once_are_those_of_each_call(blend: Task, stubborn: bool) -> None:
+    cards = deck(blend)
+    if stubborn:  # looks at its inputs, which vmap cannot do
+        reference = cards._hooks.reference
+        cards._hooks = SimpleNamespace(
+            SEPARABLE=("M", "N"),
+            make_inputs=cards._hooks.make_inputs,
+            reference=lambda inputs, dims: reference(inputs, dims) if inputs["a"].abs().max().item() else {},
+        )
+    cards.draw("normal")
+    calls = cards.deal(6)
+    for dim, picked in Snapshot.draw(cards, 6).probes.items():
+        together = cards.expected_slices_of(calls, dim, picked)
+        for number, call in enumerate(calls):
+            alone = cards.expected_slices(cards.inputs(call), dim, picked)
+            for mine, theirs in zip(together, alone, strict=True):
+                torch.testing.assert_close(mine["out"][number], theirs["out"])
+    assert cards._vmaps is not stubborn
+
+
+def test_the_least_look_is_along_a_dimension_drawn_anew(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    calls = cards.deal(6)
+    honest(cards, calls)
+    secret = Snapshot.draw(cards, 6)
+    rest = [i for i in range(cards.shape.dims["M"]) if i not in secret.probes["M"].tolist()]
+    for call in calls:
+        cards.outputs["out"][cards.slot(call)][rest] += 1.0  # right in the rows that are looked at, wrong in columns
+    secret.take()
+    found = [secret.verify(calls, "normal", "slice") is not None for _ in range(60)]
+    assert 5 < sum(found) < 55
+    assert secret.verify(calls, "normal", "slices") is not None
 
 
 def test_what_is_written_after_the_gather_shows(blend: Task) -> None:

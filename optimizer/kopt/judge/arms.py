@@ -11,13 +11,15 @@ from kopt.judge.backends import JudgeSide, Sample, Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
 from kopt.judge.runners import Mode, Runner
-from kopt.judge.snapshot import Snapshot
+from kopt.judge.snapshot import Look, Snapshot
 from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Finding, Shape, Status, Task
 
 _GRACE = 0.3
 """Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
 _NOTICE = 30.0
+_QUIET_S = 0.02
+"""Seconds before a batch, where it is to rest, in which nothing runs at all: host and device then wake up alike."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Batch:
     """From GO to the runner's word that it is done, by the host's clock."""
     calls: int
     sample: Sample
+    worked: float = 0.0
+    """When the device's last heavy work for it ended, by the monotonic clock: calls, or the check of a whole one."""
     finding: Finding | None = None
     found: Snapshot | None = None
     """What it wrote, as far as it was looked at."""
@@ -61,17 +65,20 @@ def run(
     family: str,
     seconds: float,
     mode: Mode = "eager",
-    idle: float = 0.0,
+    rest: float = 0.0,
+    worked: float = 0.0,
     heat: float = 0.0,
     like: Batch | None = None,
+    look: Look = "whole",
     watch: Stopwatch,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
 
-    `seconds` is the deadline of each step. `idle` is how long the device rests before the batch, `heat`
-    how long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch
-    without calls is a null batch: the same steps, and only the least piece of device work. `like` is an earlier batch
-    of the same calls, whose inputs are given once more and whose places are looked at again. `watch` is told what took
+    `seconds` is the deadline of each step. With a `rest`, so many seconds pass since the device `worked` hard, in the
+    last of which it does nothing; what is drawn and looked at in between, memory-bound, does not warm it. `heat` is how
+    long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch without calls is a null
+    batch: the same steps, and only the least piece of device work. `like` is an earlier batch of the same calls, whose
+    inputs are given once more and whose places are looked at again. `look` says how closely. `watch` is told what took
     how long.
     """
     deck, runner = arm.deck, arm.runner
@@ -80,16 +87,17 @@ def run(
         if not runner.arm(calls, mode, seconds):
             return None
     with watch.on("draw"):
-        if like is None:
+        if like is None and calls:
             deck.draw(family)
         backend.synchronize()
     with watch.on("garble"):
-        deck.garble()
+        if calls:
+            deck.garble()
         secret = like.found.twin() if like and like.found else Snapshot.draw(deck, len(calls))
         backend.synchronize()
     with watch.on("rest"):
-        if idle:
-            time.sleep(idle)
+        if rest:
+            time.sleep(max(min(rest, _QUIET_S), worked + rest - time.monotonic()))
         if heat:
             backend.heat(heat)
     with watch.on("alert"):
@@ -106,13 +114,15 @@ def run(
         ended = time.perf_counter_ns()
         secret.take()
         us = backend.stop()
-    sample = backend.sample()
+    sample, worked = backend.sample(), time.monotonic()
     with watch.on("check"):
-        finding = _examine(arm, secret, calls, family) if calls else None
-    return Batch(us, (ended - began) / 1e3, len(calls), sample, finding, secret)
+        finding = _examine(arm, secret, calls, family, look) if calls else None
+    if secret.rms is not None:
+        worked = time.monotonic()
+    return Batch(us, (ended - began) / 1e3, len(calls), sample, worked, finding, secret)
 
 
-def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str) -> Finding | None:
+def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str, look: Look) -> Finding | None:
     deck = arm.deck
     assert deck is not None
     if name := deck.touched():
@@ -122,7 +132,7 @@ def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str) -> 
             status=Status.WRONG,
             shape=deck.shape.name,
         )
-    wrong = secret.verify(calls, family)
+    wrong = secret.verify(calls, family, look)
     if wrong is None:
         if not secret.same(secret.again()):
             return _late(arm, "its outputs were still being written to after it said that it was done")

@@ -11,6 +11,7 @@ from kopt.judge.crew import TRUSTED, Crew, Rejected
 from kopt.judge.deck import Call
 from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
+from kopt.judge.snapshot import Look
 from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Task
 
@@ -26,7 +27,8 @@ class Batches:
     ) -> None:
         """`started` is when the plan's seconds began, by the monotonic clock."""
         self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
-        self._idle = IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        self._rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        self._worked = time.monotonic()
         self._end = started + plan.seconds
         self.watch = Stopwatch()
         """The parts of all batches."""
@@ -46,10 +48,12 @@ class Batches:
         rest: bool = False,
         mode: Mode = "eager",
         like: Batch | None = None,
+        look: Look = "whole",
     ) -> Batch:
         """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured.
 
-        A `first` one may compile. One that is to be timed starts after the regime's `rest`. `like` as in `arms.run`.
+        A `first` one may compile. One that is to be timed starts after the regime's `rest`. `like` and `look` as in
+        `arms.run`.
         """
         assert arm.deck is not None
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self.time_left))
@@ -63,13 +67,16 @@ class Batches:
             family=family or self._task.timed_family(arm.deck.shape),
             seconds=seconds,
             mode=mode,
-            idle=self._idle if rest else 0.0,
+            rest=self._rest if rest else 0.0,
+            worked=self._worked,
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
             like=like,
+            look=look,
             watch=self.watch,
         )
         if batch is None:
             return Batch(0.0, 0.0, 0, Sample())
+        self._worked = batch.worked
         if batch.finding is not None:
             raise Rejected(batch.finding, arm.label)
         return batch

@@ -54,6 +54,8 @@ class Deck:
         self._groups = groups(task, hooks)
         self.variants, self.slots = layout.inputs[0].count, layout.outputs[0].count
         self._random = random.Random(secrets.randbits(128))
+        # With a single group nothing is shared; the `slices` hook has its own way.
+        self._vmaps = len(self._groups) > 1 and not hasattr(hooks, "slices")
 
     def draw(self, family: str) -> None:
         """New inputs from secret seeds. The runner sees nothing of them before `reveal`."""
@@ -169,6 +171,55 @@ class Deck:
                 cut[spec.name] = pick(cut[spec.name], spec.dims.index(dim), index)
         return self.expected(cut, {**self.shape.dims, dim: len(index)})
 
+    def expected_slices_of(
+        self, calls: Sequence[Call], dim: str, index: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `expected_slices`, of many calls: stacked, [calls, ...].
+
+        Calls that share the operands which are not cut are computed at once: preparing those is most of the work, and
+        a batch of n**2 calls has only n of each. Hooks that torch.func.vmap cannot take are asked for each call apart.
+        """
+        if self._vmaps:
+            try:
+                return self._at_once(calls, dim, index)
+            except Exception:
+                self._vmaps = False  # if the hooks themselves are at fault they say so now
+        answers = [self.expected_slices(self.inputs(call), dim, index) for call in calls]
+        want, bound = (
+            {name: self._torch.stack([a[k][name] for a in answers]) for name in answers[0][k]} for k in (0, 1)
+        )
+        return want, bound
+
+    def _at_once(self, calls: Sequence[Call], dim: str, index: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        at = {t.name: i for i, t in enumerate(self.task.tensors)}
+        axes = {spec.name: spec.dims.index(dim) for spec in self.task.inputs if dim in spec.dims}
+        varied = next(group for group in self._groups if axes.keys() & set(group))
+        shared = [name for group in self._groups if group is not varied for name in group]
+        dims = {**self.shape.dims, dim: len(index)}
+
+        def cut(name: str, variant: int) -> Tensor:
+            tensor = self._variants[name][variant]
+            return pick(tensor, axes[name], index) if name in axes else tensor
+
+        cuts = {(name, v): cut(name, v) for name in varied for v in {call[at[name]] for call in calls}}
+        together: dict[tuple[int, ...], list[int]] = {}
+        for number, call in enumerate(calls):
+            together.setdefault(tuple(call[at[name]] for name in shared), []).append(number)
+        found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        for key, numbers in together.items():
+            same = {name: cut(name, v) for name, v in zip(shared, key, strict=True)}
+
+            def one(own: dict[str, Tensor], same: dict[str, Tensor] = same) -> Any:
+                return self.expected({t.name: own.get(t.name, same.get(t.name)) for t in self.task.inputs}, dims)
+
+            own = {name: _stack([cuts[name, calls[n][at[name]]] for n in numbers]) for name in varied}
+            found.append(self._torch.func.vmap(one)(own))
+        order = self._torch.tensor([n for numbers in together.values() for n in numbers], device=index.device).argsort()
+        want, bound = (
+            {name: self._torch.cat([f[k][name] for f in found])[order] for name in found[0][k]} for k in (0, 1)
+        )
+        return want, bound
+
     @property
     def own_check(self) -> Callable[..., Iterable[Mapping[str, Any]]] | None:
         """The task's own comparison, for whole outputs, if it has one."""
@@ -190,3 +241,12 @@ def pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
     if tensor.element_size() == 1:
         return tensor.view(torch.uint8).index_select(axis, index).view(tensor.dtype)
     return tensor.index_select(axis, index)
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """torch.stack, likewise."""
+    import torch
+
+    if tensors[0].element_size() == 1:
+        return torch.stack([t.view(torch.uint8) for t in tensors]).view(tensors[0].dtype)
+    return torch.stack(list(tensors))

@@ -75,7 +75,7 @@ class Extras:
 
     def _accuracy(self, shape: Shape, series: Series, candidate: Arm, vendor: Arm | None) -> None:
         def ask(arm: Arm, calls: Sequence[Call], like: Batch | None) -> Batch:
-            return self._batches.ask(arm, calls, like=like)
+            return self._batches.ask(arm, calls, like=like, look="slices" if like else "whole")
 
         unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
         for found in accuracy(shape, candidate, vendor, unit, ask):

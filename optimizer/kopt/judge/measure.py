@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _WARM_S = 3.0
 """Seconds of load before the first batch of a sustained series: the power limit finds its clock within one or two."""
-_NULLS = 5
+_NULLS = 3
 _CHECK_CALLS = 3
 _FEWEST = 2
 """Quads that make a measurement, if a poor one, when the time is over."""
@@ -164,7 +164,7 @@ class Job:
         assert deck is not None
         self._batches.ask(arm, deck.deal(1), first=True)
         few = min(4, series.sizes.slots)
-        batches = [self._batches.ask(arm, deck.deal(few)) for _ in range(2)]
+        batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
         us = min(per_call(b, series.null) for b in batches)
         return max(2, min(series.sizes.slots, round(self._batch_us / us)))
 
@@ -173,7 +173,7 @@ class Job:
         assert deck is not None
         try:
             self._batches.ask(opponent, deck.deal(1), first=True)
-            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)))
+            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look="slices")
         except (RunnerFailed, Rejected) as failure:
             if opponent.label == RIVAL:
                 raise

@@ -15,7 +15,7 @@ Regime = Literal["burst", "sustained"]
 BATCH_US: Mapping[Regime, float] = {"burst": 10_000.0, "sustained": 100_000.0}
 """Work in one batch. Power limits answer within tens of milliseconds, so a burst ends before they do."""
 IDLE_S: Mapping[Regime, float] = {"burst": 0.1, "sustained": 0.0}
-"""Seconds in which nothing runs before a batch."""
+"""Seconds since the device last worked hard, before a batch."""
 HEAT_S: Mapping[Regime, float] = {"burst": 0.0, "sustained": 0.2}
 """Seconds of the judge's own load before a batch: drawing and checking let the device cool."""
 
@@ -37,8 +37,10 @@ class Plan(Record):
     """Whether errors are compared with the vendor library's, and a batch with itself."""
     batch_us: float | None = None
     """Work in a batch, microseconds; None for the regime's own."""
+    rest: float = 1.0
+    """How much of the regime's rest there is before a batch."""
     idle_s: float | None = None
-    """Rest before a batch; None for the regime's own."""
+    """Rest before a batch, seconds, whatever the regime."""
     most_calls: int = Field(default=4096, ge=2)
     seconds: float = 120.0
     """For everything; what is not measured by then is a timeout."""
@@ -46,7 +48,7 @@ class Plan(Record):
     """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
 
 
-SCREENING = Plan(quads=4, graph=False, agreement=False)
+SCREENING = Plan(quads=4, graph=False, agreement=False, rest=0.5)
 PROMOTION = Plan(quads=12, processes=3, seconds=300.0)
 HEADLINE = Plan(quads=20, processes=4, seconds=600.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Sample
 from kopt.judge.batches import Batches
-from kopt.judge.crew import CANDIDATE, Crew, Rejected
+from kopt.judge.crew import CANDIDATE, TRUSTED, Crew, Rejected
 from kopt.judge.numbers import per_call
 from kopt.judge.plan import Regime
 from kopt.judge.series import Series
+from kopt.judge.snapshot import Look
 from kopt.judge.statistics import quad
 from kopt.records import Finding, Status
 
@@ -23,6 +25,8 @@ _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
 """Void quads of a shape after which a busy device ends the measurement and an unsteady clock is put up with."""
+_WHOLE = 4
+"""One in so many of the candidate's batches, drawn in secret, has a call compared whole besides all slices."""
 _UNSTEADY = "the clock does not hold still within a quad"
 
 
@@ -44,12 +48,14 @@ class Quads:
         order = (opponent, candidate, candidate, opponent) if opponent else (candidate,)
         times: dict[str, list[float]] = defaultdict(list)
         samples, disturbed = [], False
-        series.nulls.append(self._batches.null().us)
+        if len(series.host) % 4 == 0:
+            # Every second quad: a null batch is the device's and the trusted runner's, and changes slowly.
+            series.nulls.append(self._batches.null().us)
         for arm in order:
             assert arm is not None
             assert arm.deck is not None
             try:
-                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True)
+                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=_look(arm))
             except Rejected as wrong:
                 if wrong.label == CANDIDATE or series.void >= _VOIDS:
                     raise
@@ -93,3 +99,10 @@ class Quads:
             raise HarnessError("the device is busy with somebody else's work")
         message = "the kernel leaves work running on the device after it said that it was done"
         return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
+
+
+def _look(arm: Arm) -> Look:
+    """How closely the outputs of a batch are looked at. The baseline's, which nobody else can reach, the least."""
+    if arm.label == TRUSTED:
+        return "slice"
+    return "slices" if secrets.randbelow(_WHOLE) else "whole"

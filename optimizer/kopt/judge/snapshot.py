@@ -1,4 +1,4 @@
-"""What is looked at in a batch's outputs: secret rows and columns of every call, one of them whole.
+"""What is looked at in a batch's outputs: secret rows and columns of every call, and perhaps one of them whole.
 
 The bytes are gathered into private memory while the clock runs, and only they are compared: whatever a kernel writes
 later is too late.
@@ -10,14 +10,19 @@ import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from kopt.evaluate.compare import Limits, compare, relative_rms
+from kopt.evaluate.compare import Comparison, Limits, compare
 from kopt.judge.backends import Tensor
 from kopt.judge.deck import Call, Deck, pick
 from kopt.records import Finding, Status
 
 PROBES = 4
 """Secret indices along each separable dimension."""
+
+Look = Literal["whole", "slices", "slice"]
+"""How closely: the secret slices of every call and one call whole; the slices; those along one dimension, drawn anew.
+Nobody outside the judge learns which it will be, and what is gathered is always the same."""
 
 
 @dataclass
@@ -30,6 +35,8 @@ class Snapshot:
     """Slot that is kept whole."""
     found: list[tuple[str, str, Tensor]] = field(default_factory=list)
     """(output, dimension or "", elements): [slots, ...] for a dimension, one output for ""."""
+    rms: float | None = None
+    """Relative RMS error of the call that was compared whole, the largest over its outputs."""
 
     @classmethod
     def draw(cls, deck: Deck, calls: int) -> Snapshot:
@@ -74,19 +81,14 @@ class Snapshot:
         """The same places, as they are now."""
         return self.twin().take()
 
-    def error(self, calls: Sequence[Call]) -> float:
-        """Relative RMS error of the call that was kept whole, the largest over its outputs."""
-        kept = next(call for call in calls if not self.probes or self.deck.slot(call) == self.whole)
-        want, _ = self.deck.expected(self.deck.inputs(kept), self.deck.shape.dims)
-        slot = self.deck.slot(kept)
-        found = ((name, got if self.probes else got[slot]) for name, of, got in self.found if not of)
-        return max(relative_rms(got, want[name]) for name, got in found)
-
-    def verify(self, calls: Sequence[Call], family: str) -> Finding | None:
+    def verify(self, calls: Sequence[Call], family: str, look: Look = "whole") -> Finding | None:
         """A disagreement with the reference, or None."""
-        for dim, picked in self.probes.items():
-            if finding := self._slices(dim, picked, calls, family):
+        dims = list(self.probes)
+        for dim in [secrets.choice(dims)] if look == "slice" and dims else dims:
+            if finding := self._slices(dim, self.probes[dim], calls, family):
                 return finding
+        if look != "whole" and self.probes:
+            return None
         for number, call in enumerate(calls, 1):
             slot = self.deck.slot(call)
             looked_at = not self.probes or slot == self.whole
@@ -98,18 +100,18 @@ class Snapshot:
         """The slices of all calls at once: comparing them one by one takes longer than the batch did."""
         import torch
 
-        answers = [self.deck.expected_slices(self.deck.inputs(call), dim, picked) for call in calls]
+        answers = self.deck.expected_slices_of(calls, dim, picked)
         slots = torch.tensor([self.deck.slot(call) for call in calls], device=picked.device)
         for name, of, found in self.found:
             if of != dim:
                 continue
             got = found[slots]
-            want, bound = (torch.stack([answer[k][name] for answer in answers]) for k in (0, 1))
-            if self._compare(name, got, want, bound, family, part=True):
+            want, bound = (answer[name] for answer in answers)
+            if self._compared(name, got, want, bound, family, part=True).finding:
                 # Which call, in its own indices.
                 for number in range(len(calls)):
-                    finding = self._compare(name, got[number], want[number], bound[number], family, part=True)
-                    if finding:
+                    row = (got[number], want[number], bound[number])
+                    if finding := self._compared(name, *row, family, part=True).finding:
                         place = f"{finding.place}, of the slices {dim} = {picked.tolist()}"
                         return _in_call(finding.model_copy(update={"place": place}), number + 1, len(calls))
         return None
@@ -123,19 +125,20 @@ class Snapshot:
                 return Finding.model_validate(filled)
             return None
         for name, got in found.items():
-            finding = self._compare(name, got, want[name], bound.get(name), family)
-            if finding is not None:
-                return finding
+            compared = self._compared(name, got, want[name], bound.get(name), family)
+            if compared.finding is not None:
+                return compared.finding
+            self.rms = max(self.rms or 0.0, compared.relative_rms)
         return None
 
-    def _compare(
+    def _compared(
         self, name: str, got: Tensor, want: Tensor, bound: Tensor | None, family: str, *, part: bool = False
-    ) -> Finding | None:
+    ) -> Comparison:
         """`part` of an output: relative RMS error is limited over whole ones only, since a few rows may all cancel."""
         tolerance = self.deck.task.tolerance
         limit = float("inf") if part else tolerance.relative_rms
         limits = Limits(limit, bound, family in tolerance.exact_inputs)
-        return compare(name, got, want, limits, shape=self.deck.shape.name, family=family).finding
+        return compare(name, got, want, limits, shape=self.deck.shape.name, family=family)
 
 
 def _in_call(finding: Finding, number: int, count: int) -> Finding:
