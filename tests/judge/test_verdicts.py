@@ -146,8 +146,8 @@ def test_binaries_stay_with_their_source_and_nobody_else(judge: Judge) -> None:
     source = kernel(
         "compute(a, scale, b, out)",
         "import os\nfrom pathlib import Path\n"
-        "mark = Path(os.environ['TRITON_CACHE_DIR']) / 'mark'\n"
-        "FOUND = mark.exists()\nmark.parent.mkdir(exist_ok=True)\nmark.touch()\n",
+        "mark = Path(os.environ['TRITON_CACHE_DIR']) / 'key' / 'mark'\n"
+        "FOUND = mark.exists()\nmark.parent.mkdir(parents=True, exist_ok=True)\nmark.touch()\n",
     )
     asking = source + "\n\nassert FOUND\n"
     assert judge.measure(asking, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet

@@ -42,6 +42,7 @@ from kopt.records import (
 )
 
 if TYPE_CHECKING:
+    from kopt.evaluate.binaries import Binaries
     from kopt.evaluate.sass import Instruction
     from kopt.records import Toolchain
 
@@ -79,6 +80,7 @@ class Evaluator:
         self.target = product(target)
         self.seed = seed
         # Here and not at the top: the workers' module is not needed to read a verdict, and does not exist on macOS.
+        from kopt.evaluate.binaries import Binaries
         from kopt.evaluate.numerics import Numerics
         from kopt.evaluate.predict.stage import Predict
         from kopt.evaluate.steering import Steering
@@ -97,9 +99,11 @@ class Evaluator:
         )
         self._judge: Judge | None = None
         self._measure: Measure | None = None
+        self._binaries: Binaries | None = None
         if gpu is not None:
             self._judge = Judge(self.task, device=gpu, target=self.target)
-            self._measure = Measure(self._judge)
+            self._binaries = Binaries(self.workers)
+            self._measure = Measure(self._judge, self._binaries)
             self.stages = (*self.stages, self._measure)
 
     @property
@@ -136,7 +140,7 @@ class Evaluator:
         """Every stage for one submission at its pinned parameters."""
         started = time.perf_counter()
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
-        results = self._run(case, stages, on_stage)
+        results = self._run(case, stages, on_stage, to_be_measured="measure" in stages)
         status = status_of(results)
         predictions, measurements = _predictions(results), _measurements(results)
         value, evidence = None, None
@@ -164,7 +168,7 @@ class Evaluator:
         started = time.perf_counter()
         merged = {**submission.parameters, **parameters}
         case = Case(self.task, submission, source, self.target, merged, self.seed)
-        results = self._run(case, TRIAL, None)
+        results = self._run(case, TRIAL, None, to_be_measured=True)
         if self._measure is not None and status_of(results) is Status.PASSED:
             results.append(self._measure.measure(case, measure.TRIAL))
         status = status_of(results)
@@ -201,7 +205,9 @@ class Evaluator:
         """Instructions of the hot loop of a kernel that `kernels` has returned; () when it has no loop."""
         return self._trace.compiler.hot_loop(kernel.id, kernel.arch)
 
-    def _run(self, case: Case, names: Sequence[str], on_stage: OnStage | None) -> list[StageResult]:
+    def _run(
+        self, case: Case, names: Sequence[str], on_stage: OnStage | None, *, to_be_measured: bool = False
+    ) -> list[StageResult]:
         earlier: dict[str, StageResult] = {}
         for stage in self.stages:
             if stage.name not in names:
@@ -211,12 +217,16 @@ class Evaluator:
             earlier[stage.name] = stage.run(case, earlier)
             if earlier[stage.name].outcome is Outcome.FAILED:
                 break
+            if stage.name == "trace" and to_be_measured and self._binaries is not None:
+                self._binaries.begin(case)  # while the interpreter is at work, or another point is measured
         return list(earlier.values())
 
     def close(self) -> None:
         """End the worker processes and remove what they left."""
         if self._judge is not None:
             self._judge.close()
+        if self._binaries is not None:
+            self._binaries.close()
         self._trace.close()
         self.workers.close()
         shutil.rmtree(self._store, ignore_errors=True)

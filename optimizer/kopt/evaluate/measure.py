@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from kopt.evaluate.binaries import Binaries
 from kopt.evaluate.stage import Case, Earlier
 from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.judge.plan import Regime
@@ -19,8 +20,8 @@ class Measure:
 
     name = "measure"
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, binaries: Binaries) -> None:
+        self._judge, self._binaries = judge, binaries
         self._lock = threading.Lock()
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
@@ -31,9 +32,11 @@ class Measure:
         judge breaks.
         """
         regime: Regime = case.task.regimes[0]
-        with self._lock:
+        with self._binaries.taken(case) as binaries, self._lock:
             started = time.perf_counter()
-            judged = self._judge.measure(case.source, case.parameters, case.task.timing, regime, plan, rival=rival)
+            judged = self._judge.measure(
+                case.source, case.parameters, case.task.timing, regime, plan, rival=rival, binaries=binaries
+            )
         passed = judged.status is Status.PASSED
         findings = judged.findings
         if not passed and not any(f.status for f in findings):

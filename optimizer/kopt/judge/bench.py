@@ -18,6 +18,7 @@ from kopt.judge.layout import layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
+from kopt.judge.shelf import CACHE
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
 
@@ -39,6 +40,7 @@ class Bench:
         self._shelves = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._arenas: dict[str, tuple[Tensor, int, int]] = {}
         self._kept: tuple[str, Arm] | None = None
+        self._made: tuple[Path, ...] | None = None
 
     def judge(
         self,
@@ -50,10 +52,16 @@ class Bench:
         plan: Plan,
         product: Product | None,
         rival: Rival | None,
+        binaries: Path | None = None,
     ) -> Judgement:
-        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke."""
+        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke.
+
+        `binaries` is a Triton cache that this very source has filled elsewhere.
+        """
         started = time.monotonic()
-        job = Job(self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started)
+        job = Job(
+            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, binaries
+        )
         try:
             with job:
                 job.run()
@@ -89,10 +97,17 @@ class Bench:
         """Where the binaries of a source are kept, from one of its processes to the next and for nobody else."""
         return self._shelves / sha256(source.encode()).hexdigest()
 
-    def binaries(self, source: str) -> Path | None:
-        """What a process of this source may start with: what the one before it compiled, else the common cache."""
-        shelf = self.shelf(source)
-        return shelf if shelf.is_dir() else self.cache
+    def caches(self, source: str) -> list[Path]:
+        """What a process of this source may start with: what all need, and what the one before it compiled."""
+        return [cache for cache in (self.cache, self._common(), self.shelf(source)) if cache is not None]
+
+    def _common(self) -> Path | None:
+        """A cache with what every process that launches with Triton compiles first; None where that fails."""
+        if self._made is None:
+            folder = Path(tempfile.mkdtemp(prefix="kopt-common-"))
+            done = self.backend.name == "cuda" and self.zygote.common(folder)
+            self._made = (folder / CACHE,) if done else ()
+        return self._made[0] if self._made else None
 
     def memory(self) -> int:
         """Bytes of the device that are free or ours already."""

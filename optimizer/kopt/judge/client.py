@@ -78,8 +78,11 @@ class Judge:
         plan: Plan = SCREENING,
         *,
         rival: Rival | None = None,
+        binaries: Path | None = None,
     ) -> Judgement:
         """Check and time one source; against the task's baseline, or against `rival`.
+
+        `binaries` is a Triton cache that this very source has filled (see judge/binaries.py).
 
         Whatever the candidate does is a Judgement. MachineError when the device is not fit, HarnessError when a judge
         broke twice in a row.
@@ -94,6 +97,7 @@ class Judge:
             "plan": plan.model_dump(mode="json"),
             "target": self.target.key if self.target else None,
             "rival": rival.model_dump(mode="json") if rival else None,
+            "binaries": str(binaries) if binaries else None,
         }
         for attempt in (1, 2):
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ def up(payload: Mapping[str, Any], folder: Path) -> dict[str, str]:
         # A change of uid clears the signal that the parent's death sends.
         processes.die_with_parent(parent)
         standing["uid"] = "up"
-    walls = _cuda(folder) if payload["backend"] == "cuda" else Walls(read=installed(), write=(str(folder),))
-    return {**standing, **walls.up()}
+    return {**standing, **_WALLS[payload["backend"]](folder).up()}
 
 
 def _cuda(folder: Path) -> Walls:
@@ -51,6 +50,25 @@ def _cuda(folder: Path) -> Walls:
         address_space=None,  # CUDA reserves far more than it uses
         open_files=4096,
     )
+
+
+def _compiler(folder: Path) -> Walls:
+    """As around a runner on a GPU, whose compilers run here, but without a device."""
+    return Walls(
+        read=(*installed(), "/etc", "/proc", "/opt"),
+        write=(str(folder),),
+        devices=("/dev/null", "/dev/zero", "/dev/urandom"),
+        denied=("inspection", "network", "kernel"),
+        execute=True,
+        open_files=4096,
+    )
+
+
+def _cpu(folder: Path) -> Walls:
+    return Walls(read=installed(), write=(str(folder),))
+
+
+_WALLS: Mapping[str, Callable[[Path], Walls]] = {"cuda": _cuda, "cpu": _cpu, "compiler": _compiler}
 
 
 def _no_network() -> str:

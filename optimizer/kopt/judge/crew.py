@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kopt.judge.arms import Arm
@@ -38,11 +39,20 @@ class Crew:
         return label in self._arms
 
     def hire(
-        self, label: str, source: str | None, parameters: Parameters, *, nbytes: int, life: float, start: float
+        self,
+        label: str,
+        source: str | None,
+        parameters: Parameters,
+        *,
+        nbytes: int,
+        life: float,
+        start: float,
+        binaries: Path | None = None,
     ) -> Arm:
         """A runner for a source, or for the task's baseline when there is none, with `nbytes` of memory to share.
 
         `life` is how many seconds it may take altogether, `start` those until it has imported its kernel; RunnerFailed.
+        `binaries` is a Triton cache of the source's own making.
         """
         bench = self._bench
         arena, fd, size = bench.arena(label, nbytes)
@@ -55,8 +65,10 @@ class Crew:
             "trusted": label == TRUSTED,
         }
         deadline = _DAY if label == TRUSTED else life
-        cache = bench.binaries(source) if source else None
-        runner = Runner(bench.zygote, label, payload, fd, deadline=deadline, cache=cache)
+        caches = bench.caches(source) if source else []
+        if source and binaries is not None:
+            caches.append(binaries)
+        runner = Runner(bench.zygote, label, payload, fd, deadline=deadline, caches=caches)
         self._arms[label] = arm = Arm(label, runner, arena, source)
         runner.ready(start)
         return arm

@@ -18,7 +18,7 @@ from typing import Any
 
 from kopt.evaluate import hooks
 from kopt.evaluate.worker import channel
-from kopt.judge import confine, protocol
+from kopt.judge import confine, protocol, shelf
 from kopt.judge.backends import RunnerSide, Tensor, runner_side
 from kopt.judge.layout import Layout, views
 from kopt.records import Task
@@ -64,13 +64,14 @@ class _Runner:
         self._backend: RunnerSide = runner_side(payload["backend"])
         self._arena = self._backend.attach(self._arena_fd, payload["arena_bytes"])
         os.close(self._arena_fd)
+        shelf.adopt(folder / shelf.CACHE)
         self._stage = "import"
         task = Task.model_validate(payload["task"])
         self._order = [t.name for t in task.tensors]
         if payload["source"] is None:
             self._entry: Entry = getattr(hooks.load(task), "baseline", _no_entry)
         else:
-            self._entry = _load(payload["source"], folder, task.entry)
+            self._entry = load(payload["source"], folder, task.entry)
         self._parameters = dict(payload["parameters"])
         self._send({"ready": True, "walls": dict(walls)})
 
@@ -140,7 +141,7 @@ class _Runner:
         self._sock.sendall(channel.encode(message))
 
 
-def _load(source: str, folder: Path, name: str) -> Entry:
+def load(source: str, folder: Path, name: str) -> Entry:
     """The entry of a source. It must lie in a file: Triton reads the source of its kernels."""
     path = folder / SOURCE
     path.write_text(source)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import rmtree
 from typing import Any, Literal
 
 from kopt.errors import HarnessError
 from kopt.evaluate.server import Server
 from kopt.evaluate.worker import channel
-from kopt.judge import protocol
+from kopt.judge import protocol, shelf
 from kopt.judge.layout import Layout
 from kopt.judge.runner import SOCKET
 from kopt.records import Finding, Status
@@ -29,8 +29,8 @@ _TELL = 1e-3
 _MEMORY = 16 << 30
 """Bytes of host memory a runner may hold; CUDA's own share of it is about 1 GiB."""
 _DISK = 8 << 30
-_KEPT = 256 << 20
-"""Bytes of compiled binaries worth keeping for a source's next process."""
+_COMMON = 60.0
+"""Seconds for what every process would else compile."""
 
 
 class RunnerFailed(Exception):
@@ -51,12 +51,14 @@ class Zygote:
         """Wait for it; the versions of its toolchain."""
         return self._server.ready()
 
-    def start(self, folder: Path, deadline: float, output: int) -> tuple[socket.socket, socket.socket, int]:
+    def start(
+        self, folder: Path, deadline: float, output: int, job: str = "kopt.judge.runner:serve"
+    ) -> tuple[socket.socket, socket.socket, int]:
         """A child for one job: its supervisor, its channel, its pid."""
         supervisor, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         order = {
-            "job": "kopt.judge.runner:serve",
+            "job": job,
             "folder": str(folder),
             "trusted": True,  # the runner raises its own walls: the ordinary ones break CUDA
             "cpu_seconds": None,
@@ -73,6 +75,19 @@ class Zygote:
             raise HarnessError(f"no runner: {answer['refused']}")
         self._server.note(answer["pid"])
         return supervisor, mine, int(answer["pid"])
+
+    def common(self, folder: Path) -> bool:
+        """Have what every process compiles compiled once, in a folder; whether that worked."""
+        with tempfile.TemporaryFile() as output:
+            supervisor, job, pid = self.start(folder, _COMMON, output.fileno(), "kopt.judge.binaries:common")
+            with supervisor, job:
+                job.sendall(channel.encode({"payload": {}, "nonce": "-"}))
+                try:
+                    return bool(channel.receive(job, channel.Reader()).get("outcome") == "ok")
+                except (OSError, EOFError):
+                    return False
+                finally:
+                    self.forget(pid)
 
     def forget(self, pid: int) -> None:
         self._server.forget(pid)
@@ -92,16 +107,19 @@ class Runner:
         arena_fd: int,
         *,
         deadline: float,
-        cache: Path | None = None,
+        caches: Sequence[Path] = (),
     ) -> None:
-        """Start it; `ready` then waits until it has imported its kernel. `deadline`: seconds, for its whole life."""
+        """Start it; `ready` then waits until it has imported its kernel. `deadline`: seconds, for its whole life.
+
+        `caches` are Triton caches to start with, copied: what a candidate writes there is seen by nobody else.
+        """
         self.label = label
         self._zygote = zygote
         self.walls: dict[str, str] = {}
         self._ended: Mapping[str, Any] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="kopt-runner-"))
-        if cache is not None:
-            _copy_cache(cache, self._folder / "triton")
+        for cache in caches:
+            shelf.copy(cache, self._folder / shelf.CACHE)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self._folder / SOCKET))
         listener.listen(1)
@@ -170,7 +188,7 @@ class Runner:
                 sock.close()
             self._zygote.forget(self.pid)
             if keep is not None:
-                _keep(self._folder / "triton", keep)
+                shelf.keep(self._folder / shelf.CACHE, keep)
             rmtree(self._folder, ignore_errors=True)
 
     def _end(self, seconds: float) -> Mapping[str, Any]:
@@ -273,21 +291,3 @@ class Runner:
         return RunnerFailed(
             self.label, Finding(rule=rule, message=f"the {self.label} {what}", status=status, place=place)
         )
-
-
-def _copy_cache(source: Path, target: Path) -> None:
-    """A cache of its own: what a candidate writes there is seen by nobody else."""
-    if source.is_dir():
-        # Links are copied as links: what they point at is for the runner's walls to decide.
-        copytree(source, target, symlinks=True)
-
-
-def _keep(binaries: Path, shelf: Path) -> None:
-    """Move what a process has compiled onto its shelf, unless there is too much of it."""
-    if not binaries.is_dir() or binaries.is_symlink():
-        return
-    if sum(p.lstat().st_size for p in binaries.rglob("*")) > _KEPT:
-        return
-    rmtree(shelf, ignore_errors=True)
-    with suppress(OSError):  # a cold cache costs a second, never a verdict
-        binaries.rename(shelf)

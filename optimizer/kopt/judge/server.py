@@ -90,6 +90,7 @@ def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
         Plan.model_validate(request["plan"]),
         product(request["target"]) if request["target"] else None,
         Rival.model_validate(request["rival"]) if request["rival"] else None,
+        Path(request["binaries"]) if request["binaries"] else None,
     )
     return {"judgement": judgement.model_dump(mode="json")}
 

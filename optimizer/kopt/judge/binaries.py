@@ -1,0 +1,78 @@
+"""Compiles what a candidate will launch, before there is a runner for it: nothing on a GPU then waits for a compiler.
+
+A job of a fork server, untrusted from the import on, behind the walls of a runner but without a device. Triton itself
+compiles here, with the options, the target and the file layout of a runner, so that what it leaves in its cache has the
+keys that a runner asks for (checked with Triton 3.6.0 and 3.7.1). The cache is the candidate's own work: it is shown to
+runners of the same source and to nobody else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def make(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
+    """Call payload["entry"] of payload["source"] once at each of payload["shapes"], on a GPU that is not there.
+
+    Returns {"shapes": how many went through}. One that raises is left out: the runner will say why.
+    """
+    from kopt.evaluate.worker import shims
+    from kopt.evaluate.worker.tape import Tape
+    from kopt.judge import confine
+    from kopt.judge.runner import load
+    from kopt.machine.products import product
+
+    confine.up({"trusted": False, "backend": "compiler"}, folder)
+    target, tape = product(payload["target"]), Tape()
+    shims.install(target, tape)
+    _install(target)
+    done = 0
+    with shims.Presented(tape):
+        entry = load(payload["source"], folder, payload["entry"])
+        for sizes in payload["shapes"]:
+            with suppress(Exception):
+                entry(*_tensors(sizes), **payload["parameters"])
+                done += 1
+    return {"shapes": done}
+
+
+def common(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
+    """What every process that launches with Triton compiles first, whatever it launches. Trusted."""
+    importlib.import_module("triton.backends.nvidia.driver").CudaUtils()
+    return {}
+
+
+def _tensors(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """As a trace gives them: memory that nobody touches. Contents must not matter to what is compiled."""
+    import torch
+
+    made = []
+    for spec in specs:
+        tensor = torch.empty(spec["sizes"], dtype=getattr(torch, spec["dtype"]))
+        if tensor.numel() == 1 or not tensor.dtype.is_floating_point:
+            tensor.fill_(1 if tensor.dtype.is_floating_point else 0)
+        made.append(tensor)
+    return made
+
+
+def _install(target: Any) -> None:
+    """A driver that has the target's properties, compiles in earnest, and launches nothing."""
+    import triton
+
+    from kopt.evaluate.worker.stub_driver import StubDriver
+
+    driver: Any = StubDriver(target)
+    driver.utils.load_binary = lambda *arguments: (0, 0, 0, 0, 1024)
+    driver.launcher_cls = _launcher
+    triton.runtime.driver.set_active(driver)
+
+
+def _launcher(source: Any, metadata: Any) -> Callable[..., None]:
+    # Until Triton 3.6 every signature has a launcher of its own in C, which takes longer to compile than the kernel.
+    with suppress(Exception):
+        importlib.import_module("triton.backends.nvidia.driver").CudaLauncher(source, metadata)
+    return lambda *arguments, **named: None

@@ -1,0 +1,61 @@
+"""Triton caches that go from one process of a source to the next: copied, kept, made one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+
+from kopt.evaluate.worker import disk
+
+CACHE = "triton"
+"""Below a job's folder; what TRITON_CACHE_DIR names there."""
+_GROUP = "__grp__"
+_LARGEST_GROUP = 1 << 16
+_KEPT = 256 << 20
+"""Bytes of compiled binaries worth keeping for a source's next process."""
+
+
+def adopt(cache: Path) -> None:
+    """Make a copied cache one's own: Triton notes where the files of a kernel lie with their whole paths."""
+    for note in cache.glob(f"*/{_GROUP}*"):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            if note.stat().st_size > _LARGEST_GROUP:
+                continue
+            names = json.loads(note.read_text())["child_paths"]
+            paths = {str(name): str(note.parent / Path(str(name)).name) for name in names}
+            note.write_text(json.dumps({"child_paths": paths}))
+
+
+def copy(source: Path, target: Path) -> None:
+    """The files of a Triton cache, which lie in folders one level deep. Whatever else a candidate left there stays."""
+    for folder in _entries(source):
+        if not folder.is_dir(follow_symlinks=False):
+            continue
+        for entry in _entries(Path(folder.path)):
+            with suppress(OSError):
+                # Not through a link, and not waiting at a pipe.
+                fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with os.fdopen(fd, "rb") as file:
+                    if stat.S_ISREG(os.fstat(fd).st_mode):
+                        place = target / folder.name
+                        place.mkdir(parents=True, exist_ok=True)
+                        (place / entry.name).write_bytes(file.read())
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
+
+
+def keep(cache: Path, place: Path) -> None:
+    """Move what a process has compiled onto its shelf, unless there is too much of it."""
+    if not cache.is_dir() or cache.is_symlink() or disk.used(str(cache), ()) > _KEPT:
+        return
+    rmtree(place, ignore_errors=True)
+    with suppress(OSError):  # a cold cache costs a second, never a verdict
+        cache.rename(place)

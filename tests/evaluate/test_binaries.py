@@ -1,0 +1,117 @@
+"""Binaries made without a GPU are those that a runner asks Triton's cache for, whatever folder it works in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from kopt import content
+from kopt.evaluate.binaries import Binaries
+from kopt.evaluate.stage import Case
+from kopt.evaluate.workers import Workers
+from kopt.judge import shelf
+from kopt.machine.products import product
+from kopt.records import Submission, Task, digest
+
+SOURCE = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def blend_kernel(a, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(a + at, mask=at < n), mask=at < n)
+
+
+def blend(a, scale, b, out, *, BLOCK=128):
+    if a.shape[0] == 1:
+        raise ValueError("not for this shape")
+    blend_kernel[(triton.cdiv(out.numel(), BLOCK),)](a, out, out.numel(), BLOCK=BLOCK)
+"""
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return content.read_task(Path(__file__).parents[1] / "judge" / "tasks" / "blend")
+
+
+def entries(cache: Path) -> dict[str, float]:
+    return {str(f.relative_to(cache)): f.stat().st_mtime_ns for f in cache.glob("*/*.cubin")}
+
+
+def case(task: Task, source: str = SOURCE) -> Case:
+    return Case(task, Submission(n=1, sha=digest(source, {}), origin="user"), source, product("h200"))
+
+
+def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path) -> None:
+    with Workers() as workers:
+        store = Binaries(workers)
+        store.begin(case(task))
+        with store.taken(case(task)) as cache:
+            assert cache is not None
+            made = entries(cache)
+            assert made
+            # As a runner starts: files copied, notes rewritten. Then the same calls, elsewhere.
+            shelf.copy(cache, tmp_path / shelf.CACHE)
+        assert not cache.exists()
+        assert store._begun == {}
+        shelf.adopt(tmp_path / shelf.CACHE)
+        copied = entries(tmp_path / shelf.CACHE)
+        payload = {
+            "source": SOURCE, "entry": "blend", "target": "h200", "parameters": {},
+            "shapes": [[{"sizes": s.sizes(shape.dims), "dtype": s.dtype} for s in task.tensors]
+                       for shape in task.timing],
+        }  # fmt: skip
+        reply = workers.run(
+            "compile", "kopt.judge.binaries:make", payload, folder=tmp_path, deadline=60.0, trusted=True
+        )
+        assert reply.value == {"shapes": len(task.timing)}, reply
+        store.close()
+    assert entries(tmp_path / shelf.CACHE) == copied
+    assert copied.keys() == made.keys()
+
+
+def test_a_source_that_cannot_be_imported_leaves_nothing_and_breaks_nothing(task: Task) -> None:
+    with Workers() as workers:
+        store = Binaries(workers)
+        store.begin(case(task, "import nothing_of_that_name\n"))
+        with store.taken(case(task, "import nothing_of_that_name\n")) as cache:
+            assert cache is not None
+            assert not cache.exists()
+        with store.taken(case(task, "never begun")) as cache:
+            assert cache is None
+        store.close()
+
+
+def test_only_plain_files_of_a_cache_are_copied(tmp_path: Path) -> None:
+    key = tmp_path / "from" / "KEY"
+    key.mkdir(parents=True)
+    (key / "kernel.cubin").write_bytes(b"cubin")
+    (key / "secret").symlink_to("/etc/passwd")
+    (tmp_path / "from" / "linked").symlink_to(tmp_path)
+    os.mkfifo(key / "pipe")
+    (tmp_path / "from" / "stray").write_text("")
+    shelf.copy(tmp_path / "from", tmp_path / "to")
+    assert [p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")] == [
+        "KEY", "KEY/kernel.cubin",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"child_paths": 3}', '{"child_paths": {"a": 1}}', "\xff"])
+def test_notes_that_make_no_sense_are_left_alone(text: str, tmp_path: Path) -> None:
+    (tmp_path / "KEY").mkdir()
+    note = tmp_path / "KEY" / "__grp__kernel.json"
+    note.write_text(text, encoding="latin-1")
+    shelf.adopt(tmp_path)
+
+
+def test_notes_name_the_files_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "KEY").mkdir()
+    note = tmp_path / "KEY" / "__grp__kernel.json"
+    note.write_text(json.dumps({"child_paths": {"kernel.cubin": "/elsewhere/triton/KEY/kernel.cubin"}}))
+    shelf.adopt(tmp_path)
+    assert json.loads(note.read_text()) == {"child_paths": {"kernel.cubin": str(tmp_path / "KEY" / "kernel.cubin")}}
