@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 
 from kopt.evaluate.binaries import Binaries
 from kopt.evaluate.stage import Case, Earlier
@@ -20,7 +21,8 @@ class Measure:
 
     name = "measure"
 
-    def __init__(self, judge: Judge, binaries: Binaries) -> None:
+    def __init__(self, judge: Judge, binaries: Binaries | None = None) -> None:
+        """`binaries`, where there are any, are waited for before the device is."""
         self._judge, self._binaries = judge, binaries
         self._lock = threading.Lock()
 
@@ -32,7 +34,8 @@ class Measure:
         judge breaks.
         """
         regime: Regime = case.task.regimes[0]
-        with self._binaries.taken(case) as binaries, self._lock:
+        made = self._binaries.taken(case) if self._binaries else nullcontext()
+        with made as binaries, self._lock:
             started = time.perf_counter()
             judged = self._judge.measure(
                 case.source, case.parameters, case.task.timing, regime, plan, rival=rival, binaries=binaries
