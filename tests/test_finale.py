@@ -26,6 +26,7 @@ from kopt.meta import Meta, create
 from kopt.records import (
     Evidence,
     Measurement,
+    Parameters,
     Quantity,
     StageResult,
     Status,
@@ -75,6 +76,7 @@ class Stand:
     def __init__(self, task: Task, judge: Judge, claims: dict[str, float]) -> None:
         self.task, self.target, self._measure, self._claims = task, product("h200"), Measure(judge), claims
         self.asked: list[tuple[int, Plan, Rival | None]] = []
+        self.confirmed: list[object] = []
 
     def judge(self, submission: Submission, source: str, on_stage: Callable[[str], None] | None = None) -> Verdict:
         measured = tuple(
@@ -95,8 +97,18 @@ class Stand:
         )
         return found.model_copy(update={"artifacts": {"measurements": scored}})
 
-    def try_parameters(self, *_: Any) -> Trial:
-        raise AssertionError
+    def try_parameters(self, submission: Submission, source: str, parameters: Parameters, n: int) -> Trial:
+        return self._trial(submission, parameters, n, float(parameters["SPEED"]))  # type: ignore[arg-type]
+
+    def confirm(self, submission: Submission, source: str, trial: Trial) -> Trial:
+        self.confirmed.append(trial.parameters["SPEED"])
+        return self._trial(submission, trial.parameters, trial.n, trial.score - 0.001)  # type: ignore[operator]
+
+    def _trial(self, submission: Submission, parameters: Parameters, n: int, score: float) -> Trial:
+        return Trial(
+            n=n, submission=submission.n, parameters=parameters, status=Status.PASSED, score=score,
+            evidence=Evidence.MEASURED,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -125,6 +137,24 @@ class Each:
     def drive(self, session: Session) -> None:
         for source in self._sources:
             session.submit(source, note="", origin="test")
+
+
+def test_of_a_batch_of_trials_only_the_most_promising_are_measured_properly(
+    tmp_path: Path, blend: Task, judge: Judge
+) -> None:
+    source = "TUNE = {'SPEED': [0.1, 0.5, 0.6, 0.61, 0.605]}\n" + kernel("compute(a, scale, b, out)").replace(
+        "b, out):\n    compute", "b, out, *, SPEED=0.1):\n    compute"
+    )
+    with opened(tmp_path, blend, judge, {source: 0.1}) as (session, stand):
+        session.submit(source, note="", origin="test")
+        rows = session.tune(1, 4)
+        told = [session.run.trial(1, row.n) for row in rows]
+    assert stand.confirmed == [0.61, 0.605]
+    assert [row.n for row in rows] == [1, 2, 3, 4]
+    for trial in told:
+        speed = trial.parameters["SPEED"]
+        assert trial.score == (speed - 0.001 if speed in stand.confirmed else speed)  # type: ignore[operator]
+        assert bool(trial.pruned) is (speed not in stand.confirmed)
 
 
 def test_the_headline_is_measured_again_and_a_lucky_number_does_not_survive(

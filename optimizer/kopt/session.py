@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from kopt.budget import Budget, Charges
@@ -25,9 +25,11 @@ from kopt.records import (
     KernelFacts,
     Parameters,
     StageResult,
+    Status,
     Submission,
     Task,
     Toolchain,
+    Trial,
     Verdict,
     digest,
 )
@@ -264,16 +266,34 @@ class Session:
             ]
             try:
                 # Journaled in the order suggested, whichever finishes first.
-                for i, future in enumerate(futures):
-                    self._stage(entry.n, "trial", start + i)
-                    trial = future.result().model_dump(mode="json")
+                for trial in self._halved(entry, source, self._finished(entry, futures, start)):
                     # Trials overlap: their own seconds add up to more than the clock shows.
                     now = time.monotonic()
-                    self._append("trial", trial=trial, wall=round(now - since, 3))
+                    self._append("trial", trial=trial.model_dump(mode="json"), wall=round(now - since, 3))
                     since = now
             finally:
                 for future in futures:
                     future.cancel()
+
+    def _finished(self, entry: Entry, futures: list[Future[Trial]], start: int) -> Iterator[Trial]:
+        for i, future in enumerate(futures):
+            self._stage(entry.n, "trial", start + i)
+            yield future.result()
+
+    def _halved(self, entry: Entry, source: str, trials: Iterator[Trial]) -> Iterator[Trial]:
+        """On a GPU all trials get a glance, and only those that could be the best are measured properly."""
+        if not self.measures:
+            yield from trials
+            return
+        batch = list(trials)
+        known = [s for s in (entry.score, *(row.score for row in entry.trials)) if s is not None]
+        final = tuner.finalists(batch, max(known, default=0.0))
+        for i in final:
+            self._stage(entry.n, "trial", batch[i].n)
+            batch[i] = self._evaluator.confirm(entry.submission, source, batch[i])
+        for i, trial in enumerate(batch):
+            at_a_glance = trial.status is Status.PASSED and i not in final
+            yield trial.model_copy(update={"pruned": "at a glance not among the best"}) if at_a_glance else trial
 
     def _append(self, type: str, **payload: Any) -> Event:
         with self._writing:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from kopt.evaluate.tuner import BATCH, importance, key, suggest
-from kopt.records import Status
+from kopt.evaluate.tuner import BATCH, finalists, importance, key, suggest
+from kopt.records import Evidence, Status, Trial
 from kopt.run import TrialRow
 
 SPACE = {"M": (64, 128, 256), "N": (64, 128, 256), "W": (4, 8)}
@@ -66,3 +66,26 @@ def test_importance_names_the_parameter_that_matters() -> None:
 
 def test_importance_is_silent_with_too_little_to_go_by() -> None:
     assert importance(SPACE, [row(1, FIRST, 1.0)]) == {}
+
+
+def trials(*scores: float | None) -> list[Trial]:
+    status = {True: Status.COMPILE_ERROR, False: Status.PASSED}
+    return [
+        Trial(n=n, submission=1, parameters={}, status=status[s is None], score=s, evidence=s and Evidence.MEASURED)
+        for n, s in enumerate(scores, 1)
+    ]
+
+
+def test_at_most_half_of_a_batch_are_looked_at_again_the_best_first() -> None:
+    assert finalists(trials(0.70, 0.71, 0.69, 0.72), 0.0) == [3, 1]
+    assert finalists(trials(0.70), 0.0) == [0]
+
+
+def test_what_is_far_from_the_best_is_not_looked_at_again() -> None:
+    assert finalists(trials(0.50, 0.71, 0.40, 0.60), 0.0) == [1]
+    assert finalists(trials(0.50, 0.71, 0.40, 0.60), 0.80) == []
+
+
+def test_failed_trials_are_never_finalists() -> None:
+    assert finalists(trials(None, 0.3, None, None), 0.0) == [1]
+    assert finalists(trials(None, None), 0.0) == []

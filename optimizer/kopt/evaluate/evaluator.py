@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from kopt import content
 from kopt.errors import HarnessError, UsageError
-from kopt.evaluate import VERSION, measure
+from kopt.evaluate import VERSION, measure, outcome
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
 from kopt.evaluate.score import score
@@ -25,12 +25,9 @@ from kopt.judge import Judge, Plan, Rival
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.records import (
     Evidence,
-    Finding,
     KernelFacts,
-    Measurement,
     Outcome,
     Parameters,
-    Prediction,
     Shape,
     StageResult,
     Status,
@@ -141,8 +138,8 @@ class Evaluator:
         started = time.perf_counter()
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
         results = self._run(case, stages, on_stage, to_be_measured="measure" in stages)
-        status = status_of(results)
-        predictions, measurements = _predictions(results), _measurements(results)
+        status = outcome.status_of(results)
+        predictions, measurements = outcome.predictions(results), outcome.measurements(results)
         value, evidence = None, None
         if status is Status.PASSED and measurements:
             value, evidence = score(self.task, self.target, measurements), Evidence.MEASURED
@@ -164,29 +161,51 @@ class Evaluator:
         )
 
     def try_parameters(self, submission: Submission, source: str, parameters: Parameters, n: int) -> Trial:
-        """One parameter point of a submission: traced, predicted and, on a GPU, timed; the interpreter is left out."""
+        """One parameter point of a submission: traced, predicted and, on a GPU, glanced at. Not interpreted.
+
+        Several may be in flight: while one is on the device, others are traced and compiled.
+        """
         started = time.perf_counter()
-        merged = {**submission.parameters, **parameters}
-        case = Case(self.task, submission, source, self.target, merged, self.seed)
+        case = self._case(submission, source, parameters)
         results = self._run(case, TRIAL, None, to_be_measured=True)
-        if self._measure is not None and status_of(results) is Status.PASSED:
-            results.append(self._measure.measure(case, measure.TRIAL))
-        status = status_of(results)
-        predictions, measurements = _predictions(results), _measurements(results)
-        value = score(self.task, self.target, measurements or predictions) if status is Status.PASSED else None
-        return Trial(
+        if self._measure is not None and outcome.status_of(results) is Status.PASSED:
+            results.append(self._measure.measure(case, measure.GLANCE))
+        trial = Trial(
             n=n,
             submission=submission.n,
             parameters=parameters,
-            status=status,
-            score=value,
-            evidence=None if value is None else Evidence.MEASURED if measurements else Evidence.MODELLED,
-            predictions=predictions,
-            measurements=measurements,
-            findings=tuple(f for r in results for f in r.findings if f.status),
-            facts=main_kernel(results),
-            seconds=time.perf_counter() - started,
+            status=outcome.status_of(results),
+            predictions=outcome.predictions(results),
+            facts=outcome.main_kernel(results),
         )
+        return self._scored(trial, results, started)
+
+    def confirm(self, submission: Submission, source: str, trial: Trial) -> Trial:
+        """A trial that a glance speaks for, measured as trials that count are."""
+        if self._measure is None:
+            raise HarnessError("this evaluator measures nothing: it has no GPU")
+        started = time.perf_counter()
+        case = self._case(submission, source, trial.parameters)
+        return self._scored(trial, [self._measure.measure(case, measure.TRIAL)], started)
+
+    def _case(self, submission: Submission, source: str, parameters: Parameters) -> Case:
+        merged = {**submission.parameters, **parameters}
+        return Case(self.task, submission, source, self.target, merged, self.seed)
+
+    def _scored(self, trial: Trial, results: Sequence[StageResult], started: float) -> Trial:
+        """A trial with what these results say of it, and with the time they took."""
+        status, measurements = outcome.status_of(results), outcome.measurements(results)
+        value = score(self.task, self.target, measurements or trial.predictions) if status is Status.PASSED else None
+        evidence = Evidence.MEASURED if measurements else Evidence.MODELLED
+        update = {
+            "status": status,
+            "score": value,
+            "evidence": None if value is None else evidence,
+            "measurements": measurements,
+            "findings": outcome.failures(results),
+            "seconds": trial.seconds + time.perf_counter() - started,
+        }
+        return trial.model_copy(update=update)
 
     def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
         """The stage "measure" alone, by a plan of one's own; HarnessError where nothing can be measured."""
@@ -250,38 +269,6 @@ def with_timing(task: Task, shapes: Sequence[Shape]) -> Task:
     return task.model_copy(update={"timing": tuple(shapes)})
 
 
-def status_of(results: Sequence[StageResult]) -> Status:
-    """What a list of stage results amounts to: the status of the first finding that calls for one, else passed."""
-    for result in results:
-        if result.outcome is Outcome.FAILED:
-            return next(f.status for f in result.findings if f.status)
-    return Status.PASSED
-
-
-def failures(results: Sequence[StageResult]) -> tuple[Finding, ...]:
-    return tuple(f for r in results for f in r.findings if f.status)
-
-
-def main_kernel(results: Sequence[StageResult]) -> dict[str, object]:
-    """The few facts worth keeping of a trial: those of the kernel with the most matrix instructions."""
-    kernels: Mapping[str, KernelFacts] = next(
-        (r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {}
-    )
-    if not kernels:
-        return {}
-    main = max(kernels.values(), key=lambda k: (sum(k.mma.values()), k.registers))
-    keep = ("name", "registers", "spill_stores", "spill_loads", "shared", "occupancy", "depth", "waits_per_mma")
-    return {"kernel": main.id[:12], **{key: getattr(main, key) for key in keep}}
-
-
 def _loose(source: str, parameters: Parameters) -> Submission:
     """A submission that belongs to no run."""
     return Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="user")
-
-
-def _measurements(results: Sequence[StageResult]) -> tuple[Measurement, ...]:
-    return next((tuple(r.artifacts.get("measurements", ())) for r in results if r.stage == "measure"), ())
-
-
-def _predictions(results: Sequence[StageResult]) -> tuple[Prediction, ...]:
-    return next((tuple(r.artifacts.get("predictions", ())) for r in results if r.stage == "predict"), ())

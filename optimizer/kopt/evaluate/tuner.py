@@ -13,12 +13,15 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from kopt.records import Parameters, Status
+from kopt.records import Parameters, Status, Trial
 from kopt.run import TrialRow
 from kopt.source import Choice
 
 BATCH = 4
 """Trials suggested before any of them is told: enough to feed the cores, few enough to learn from."""
+
+NEAR = 0.05
+"""What a glance may be wrong by, and a little more: points this near the best are looked at again."""
 
 Space = Mapping[str, Sequence[Choice]]
 
@@ -38,6 +41,17 @@ def suggest(space: Space, told: Sequence[TrialRow], first: Parameters, seed: int
             tried.add(key(space, point))
             batch.append(point)
     return batch
+
+
+def finalists(trials: Sequence[Trial], best: float) -> list[int]:
+    """Places of the trials of a batch that deserve a longer look, the most promising first: at most half of them.
+
+    The others cannot come near the batch's best, or `best`, the best score known: a glance is good enough for them.
+    """
+    scores = {i: trial.score for i, trial in enumerate(trials) if trial.score is not None}
+    top = max([best, *scores.values()])
+    near = [i for i, score in scores.items() if score >= top * (1 - NEAR)]
+    return sorted(near, key=lambda i: -scores[i])[: -(-len(trials) // 2)]
 
 
 def key(space: Space, point: Parameters) -> tuple[Any, ...]:
