@@ -28,7 +28,7 @@ class Row(NamedTuple):
     us: Quantity | None = None
     """Host-inclusive microseconds per call."""
     device_us: float | None = None
-    """From a CUDA graph, without host code."""
+    """Of the launches alone, without host code."""
     tflops: float | None = None
     gbs: float | None = None
     """Compulsory bytes over time."""

@@ -221,7 +221,7 @@ def _payload(question: Mapping[str, Any], arch: int) -> dict[str, Any]:
     # Made by a stage that ran with the candidate, as happens with Gluon; launches are checked against it.
     boxes = question["metadata"].get("tensordesc_meta")
     if boxes is not None:
-        boxes = [box and {"block_size": [int(extent) for extent in box["block_size"]]} for box in boxes]
+        boxes = [box and _box(box) for box in boxes]
     return {
         "ir": text,
         "ext": extension,
@@ -230,6 +230,11 @@ def _payload(question: Mapping[str, Any], arch: int) -> dict[str, Any]:
         "metadata": {} if boxes is None else {"tensordesc_meta": boxes},
         "arch": arch,
     }
+
+
+def _box(box: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {key: int(box[key]) for key in ("swizzle", "elem_size", "elem_type", "fp4_padded") if key in box}
+    return {"block_size": [int(extent) for extent in box["block_size"]], **numbers}
 
 
 def _unsupported(options: Mapping[str, Any]) -> str:

@@ -208,11 +208,15 @@ class Evaluator:
         return trial.model_copy(update=update)
 
     def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
-        """The stage "measure" alone, by a plan of one's own; HarnessError where nothing can be measured."""
+        """The stage "measure" alone, by a plan of one's own; HarnessError where nothing can be measured.
+
+        What is to be replayed is traced anew: compilations are at hand.
+        """
         if self._measure is None:
             raise HarnessError("this evaluator measures nothing: it has no GPU")
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
-        return self._measure.measure(case, plan, rival)
+        traced = self._run(case, ("trace",), None) if plan.replay else []
+        return self._measure.measure(case, plan, rival, earlier={result.stage: result for result in traced})
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
         """What the compiler made of a submission, line tables included; {} when it does not get that far."""

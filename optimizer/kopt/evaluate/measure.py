@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 from kopt.evaluate.binaries import Binaries
 from kopt.evaluate.stage import Case, Earlier
 from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.judge.plan import Regime
+from kopt.judge.replay import Material
 from kopt.records import Finding, Outcome, StageResult, Status
 
-TRIAL = SCREENING.model_copy(update={"check": False, "accuracy": False, "quads": 2})
+TRIAL = SCREENING.model_copy(update={"check": False, "accuracy": False, "quads": 2, "replay": False})
 """For a parameter point: its source has passed the checks, and every timed output is checked anyway."""
 GLANCE = TRIAL.model_copy(update={"quads": 1, "batch_us": 5_000.0, "rest": 0.0})
 """For all points of a batch, to see which are worth a `TRIAL`: good to about two per cent."""
+
+_MOST_IMAGES = 16 << 20
+"""Bytes of cubins: a kernel has about a tenth of one MiB."""
 
 
 class Measure:
@@ -29,18 +36,27 @@ class Measure:
         self._lock = threading.Lock()
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
-        return self.measure(case, SCREENING)
+        return self.measure(case, SCREENING, earlier=earlier)
 
-    def measure(self, case: Case, plan: Plan, rival: Rival | None = None) -> StageResult:
+    def measure(
+        self, case: Case, plan: Plan, rival: Rival | None = None, *, earlier: Earlier | None = None
+    ) -> StageResult:
         """Measure every timing shape in the task's first regime, against `rival` or the baseline; HarnessError when the
-        judge breaks.
+        judge breaks. With the trace among `earlier`, what it recorded is replayed too, if the plan wants it.
         """
         regime: Regime = case.task.regimes[0]
         made = self._binaries.taken(case) if self._binaries else nullcontext()
         with made as binaries, self._lock:
             started = time.perf_counter()
             judged = self._judge.measure(
-                case.source, case.parameters, case.task.timing, regime, plan, rival=rival, binaries=binaries
+                case.source,
+                case.parameters,
+                case.task.timing,
+                regime,
+                plan,
+                rival=rival,
+                binaries=binaries,
+                material=material(earlier) if plan.replay else None,
             )
         passed = judged.status is Status.PASSED
         findings = judged.findings
@@ -54,3 +70,15 @@ class Measure:
             seconds=time.perf_counter() - started,
             artifacts={"measurements": judged.measurements},
         )
+
+
+def material(earlier: Earlier | None) -> Material | None:
+    """What a replayer needs, from the trace; None without one, or where it is too much to hand over."""
+    traced = (earlier or {}).get("trace")
+    if traced is None or "recipes" not in traced.artifacts:
+        return None
+    cubins: Mapping[str, Path] = traced.artifacts["cubins"]
+    if sum(path.stat().st_size for path in cubins.values()) > _MOST_IMAGES:
+        return None
+    images = {sha: b64encode(path.read_bytes()).decode() for sha, path in cubins.items()}
+    return Material(recipes=traced.artifacts["recipes"], images=images)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from kopt.evaluate import launches as launch_rules
 from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
+from kopt.evaluate.recipe import Recipe, recipe
 from kopt.evaluate.sass import SOURCE
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
@@ -57,6 +58,7 @@ class _Facts:
     host_us: dict[str, float] = field(default_factory=dict)
     probes: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
 class Trace:
@@ -112,7 +114,13 @@ class Trace:
             },
             findings=_gathered(facts.findings),
             seconds=time.perf_counter() - started,
-            artifacts={"kernels": facts.kernels, "calls": facts.calls, "eager": facts.eager},
+            artifacts={
+                "kernels": facts.kernels,
+                "calls": facts.calls,
+                "eager": facts.eager,
+                "recipes": facts.recipes,
+                "cubins": {sha: self.compiler.cubin(sha) for r in facts.recipes.values() for sha in r.cubins},
+            },
         )
 
     def _trace(self, case: Case, facts: _Facts) -> None:
@@ -203,6 +211,10 @@ class Trace:
             aten[shape.name] = traced.operations([*seen["first"], *seen["steady"]])
             moving = [e["bytes"] for e in seen["steady"] if "aten" in e and not provenance.FREE.match(e["aten"])]
             facts.eager[shape.name] = Eager(len(moving), sum(moving))
+            ids = {e["launch"] for e in seen["steady"] if "launch" in e}
+            facts.recipes[shape.name] = recipe(
+                shape.name, seen, {id: self.compiler.result(id) for id in ids}, report["notes"]
+            )
             if seen["host_us"] is not None:
                 facts.host_us[shape.name] = round(seen["host_us"], 1)
         if report["error"] is None:

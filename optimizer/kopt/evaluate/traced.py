@@ -8,6 +8,8 @@ from typing import Any
 
 PROBES = ("fresh", "same", "rewritten", "benchmark", "test_correctness")
 """Circumstances in which the kinds of work are compared; the last two are names of callers."""
+_ARGUMENTS = 256
+"""Of one launch that are read."""
 
 
 def checked(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,6 +19,7 @@ def checked(value: Mapping[str, Any]) -> dict[str, Any]:
             "first": [_event(e) for e in seen["first"]],
             "steady": [_event(e) for e in seen["steady"]],
             "host_us": None if seen["host_us"] is None else _number(seen["host_us"]),
+            "tensors": [(int(address), int(nbytes)) for address, nbytes in seen["tensors"]],
         }
         for name, seen in value["shapes"].items()
     }
@@ -34,6 +37,7 @@ def _event(event: Mapping[str, Any]) -> dict[str, Any]:
     if "aten" in event:
         return {
             "aten": str(event["aten"]), "elements": int(event["elements"]), "bytes": int(_number(event["bytes"])),
+            "fill": _argument(event["fill"]) if event.get("fill") else None,
         }  # fmt: skip
     x, y, z = (_number(extent) for extent in event["grid"])
     descriptors = [
@@ -50,7 +54,37 @@ def _event(event: Mapping[str, Any]) -> dict[str, Any]:
         "grid": (int(x), int(y), int(z)),
         "allocator": bool(event["allocator"]),
         "descriptors": descriptors,
+        "arguments": [_argument(a) for a in event["arguments"][:_ARGUMENTS]],
     }
+
+
+def _argument(argument: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Of what `worker/recording.py` writes down."""
+    kind = str(argument["type"])[:200]
+    if kind == "unknown":
+        return {"type": kind, "unknown": str(argument["unknown"])[:200]}
+    if kind == "tuple":
+        if depth > 4:
+            raise ValueError("tuples within tuples")
+        return {"type": kind, "items": [_argument(a, depth + 1) for a in argument["items"][:_ARGUMENTS]]}
+    found: dict[str, Any] = {"type": kind}
+    for key in ("address", "storage", "nbytes", "extent"):
+        if key in argument:
+            found[key] = int(argument[key])
+    for key in ("shape", "strides", "block"):
+        if key in argument:
+            found[key] = [int(n) for n in argument[key][:8]]
+    for key in ("nan", "tf32", "plain"):
+        if key in argument:
+            found[key] = bool(argument[key])
+    if "dtype" in argument:
+        found["dtype"] = str(argument["dtype"])[:40]
+    if "value" in argument:
+        value = argument["value"]
+        if not isinstance(value, bool | int | float | str | None):
+            raise TypeError("an argument's value is no scalar")
+        found["value"] = value
+    return found
 
 
 def _exception(error: Mapping[str, Any]) -> dict[str, str]:

@@ -27,7 +27,8 @@ class Batches:
     ) -> None:
         """`started` is when the plan's seconds began, by the monotonic clock."""
         self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
-        self._rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        self.rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
+        """Seconds before a batch that is timed."""
         self._worked = time.monotonic()
         self._end = started + plan.seconds
         self.watch = Stopwatch()
@@ -67,7 +68,7 @@ class Batches:
             family=family or self._task.timed_family(arm.deck.shape),
             seconds=seconds,
             mode=mode,
-            rest=self._rest if rest else 0.0,
+            rest=self.rest if rest else 0.0,
             worked=self._worked,
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
             like=like,

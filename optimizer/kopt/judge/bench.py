@@ -17,6 +17,7 @@ from kopt.judge.crew import CANDIDATE, Rejected
 from kopt.judge.layout import layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
+from kopt.judge.replay import Material
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.judge.shelf import CACHE
 from kopt.machine.products import Product
@@ -53,6 +54,7 @@ class Bench:
         product: Product | None,
         rival: Rival | None,
         binaries: Path | None = None,
+        material: Material | None = None,
     ) -> Judgement:
         """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke.
 
@@ -60,8 +62,9 @@ class Bench:
         """
         started = time.monotonic()
         job = Job(
-            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, binaries
-        )
+            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, binaries,
+            material,
+        )  # fmt: skip
         try:
             with job:
                 job.run()

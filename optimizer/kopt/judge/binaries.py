@@ -32,7 +32,7 @@ def make(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
     _install(target)
     done = 0
     with shims.Presented(tape):
-        entry = load(payload["source"], folder, payload["entry"])
+        entry = getattr(load(payload["source"], folder), payload["entry"])
         for sizes in payload["shapes"]:
             with suppress(Exception):
                 entry(*_tensors(sizes), **payload["parameters"])

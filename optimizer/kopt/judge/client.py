@@ -24,6 +24,7 @@ from kopt.evaluate.server import PASSED
 from kopt.evaluate.worker import channel
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
+from kopt.judge.replay import Material
 from kopt.machine.detect import Gpu, detect
 from kopt.machine.products import Product
 from kopt.records import Parameters, Shape, Task
@@ -79,10 +80,12 @@ class Judge:
         *,
         rival: Rival | None = None,
         binaries: Path | None = None,
+        material: Material | None = None,
     ) -> Judgement:
         """Check and time one source; against the task's baseline, or against `rival`.
 
-        `binaries` is a Triton cache that this very source has filled (see judge/binaries.py).
+        `binaries` is a Triton cache that this very source has filled (see judge/binaries.py). `material` is what its
+        trace recorded: with it, its launches are timed without its host code too.
 
         Whatever the candidate does is a Judgement. MachineError when the device is not fit, HarnessError when a judge
         broke twice in a row.
@@ -98,6 +101,7 @@ class Judge:
             "target": self.target.key if self.target else None,
             "rival": rival.model_dump(mode="json") if rival else None,
             "binaries": str(binaries) if binaries else None,
+            "material": material.model_dump(mode="json") if material else None,
         }
         for attempt in (1, 2):
             try:

@@ -34,9 +34,14 @@ class Extras:
         self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
         self._product, self._measures = product, measures
 
-    def look(self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int) -> None:
-        """Add what is found to the series, with so many calls a batch; Rejected for what cannot stand."""
-        if self._plan.graph:
+    def look(
+        self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int, *, replayed: bool = False
+    ) -> None:
+        """Add what is found to the series, with so many calls a batch; Rejected for what cannot stand.
+
+        `replayed`: its time without host code is found by a replayer.
+        """
+        if self._plan.graph and not replayed:
             self._graph(series, candidate, calls)
         assert candidate.deck is not None
         if self._plan.accuracy and candidate.deck.own_check is None:

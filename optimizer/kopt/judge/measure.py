@@ -18,6 +18,8 @@ from kopt.judge.layout import Layout, layout
 from kopt.judge.numbers import measurement, per_call
 from kopt.judge.plan import BATCH_US, Plan, Regime, Rival
 from kopt.judge.quads import Quads
+from kopt.judge.replay import Material
+from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import Series
 from kopt.judge.sizing import hidden_shapes, sizes
@@ -53,11 +55,12 @@ class Job:
         rival: Rival,
         started: float,
         binaries: Path | None = None,
+        material: Material | None = None,
     ) -> None:
         self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
         self._backend = bench.backend
         self._source, self._parameters, self._rival = source, parameters, rival
-        self._product, self._binaries = product, binaries
+        self._product, self._binaries, self._material = product, binaries, material or Material()
         self._hooks: ModuleType = task_hooks.load(task)
         self._batch_us = plan.batch_us or BATCH_US[regime]
         self._crew = Crew(bench, task)
@@ -109,6 +112,17 @@ class Job:
             for shape in self._shapes:
                 self._shape(shape, -(-plan.quads * (process + 1) // plan.processes), first=process == 0)
             self._crew.dismiss(CANDIDATE)
+        if plan.replay and self._material.recipes:
+            with self._watch.on("replay"):
+                self._replay()
+
+    def _replay(self) -> None:
+        replays = Replays(
+            self._bench, self._task, self._hooks, self._batches, self._regime, self._plan, self._product,
+            self._material, self._source,
+        )  # fmt: skip
+        self.findings, self.facts["replay"] = replays.findings, replays.facts
+        replays.look(self.series, self._need(TRUSTED))
 
     def _check_list(self) -> list[tuple[Shape, str]]:
         """Small and ragged shapes first: most of what is wrong is wrong there already, and cheaply found."""
@@ -158,7 +172,8 @@ class Job:
             raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
         if first and self._batches.time_left > 0:
             with self._watch.on("extras"):
-                self._extras.look(shape, series, candidate, opponent, calls)
+                replayed = self._plan.replay and self._material.replayable(shape.name)
+                self._extras.look(shape, series, candidate, opponent, calls, replayed=replayed)
 
     def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""

@@ -29,8 +29,10 @@ class Plan(Record):
     """Fresh processes of the candidate, one after the other, that share the quads."""
     check: bool = True
     """Whether the check shapes come first. A configuration of a source that passed them may skip them."""
+    replay: bool = True
+    """Whether a traced call's launches are replayed without its host code, for the time of the device alone."""
     graph: bool = True
-    """Whether batches are also replayed from a CUDA graph, for the time without host code."""
+    """Whether, where nothing can be replayed, batches are captured in a CUDA graph beside the kernel instead."""
     agreement: bool = True
     """Whether it is tried that a call costs the same in any batch."""
     accuracy: bool = True

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kopt.evaluate import hooks
@@ -34,10 +35,16 @@ Entry = Callable[..., object]
 
 def serve(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
     """A job of the fork server: serve one judge until it hangs up."""
+    attend(Serving, payload, folder)
+    return {}
+
+
+def attend(kind: type[Serving], payload: dict[str, Any], folder: Path) -> None:
+    """Connect to the judge and obey it, behind walls."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(str(folder / SOCKET))
     _, fds, _, _ = socket.recv_fds(sock, 1, 3)
-    runner = _Runner(sock, payload, fds)
+    runner = kind(sock, payload, fds)
     try:
         walls = confine.up(payload, folder)
         runner.prepare(folder, walls)
@@ -47,10 +54,11 @@ def serve(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
         pass  # the judge is done with us
     except BaseException as error:
         runner.confess(error)
-    return {}
 
 
-class _Runner:
+class Serving:
+    """One judge's runner."""
+
     def __init__(self, sock: socket.socket, payload: Mapping[str, Any], fds: list[int]) -> None:
         self._sock, self._reader, self._payload = sock, channel.Reader(), payload
         self._orders, self._reports = protocol.attach_orders(fds[0]), protocol.attach_reports(fds[1])
@@ -68,19 +76,31 @@ class _Runner:
         self._stage = "import"
         task = Task.model_validate(payload["task"])
         self._order = [t.name for t in task.tensors]
-        if payload["source"] is None:
-            self._entry: Entry = getattr(hooks.load(task), "baseline", _no_entry)
-        else:
-            self._entry = load(payload["source"], folder, task.entry)
+        self._entry = self.entry(folder, task)
         self._parameters = dict(payload["parameters"])
-        self._send({"ready": True, "walls": dict(walls)})
+        self.send({"ready": True, "walls": dict(walls)})
+
+    def entry(self, folder: Path, task: Task) -> Entry:
+        """What a call calls."""
+        source = self._payload["source"]
+        if source is None:
+            baseline: Entry = getattr(hooks.load(task), "baseline", _no_entry)
+            return baseline
+        entry: Entry = getattr(load(source, folder), task.entry)
+        return entry
+
+    def receive(self) -> dict[str, Any]:
+        return channel.receive(self._sock, self._reader)
 
     def obey(self) -> bool:
-        message = channel.receive(self._sock, self._reader)
+        """Do what the judge says next; False when it is nothing that is known here."""
+        return self.act(self.receive())
+
+    def act(self, message: Mapping[str, Any]) -> bool:
         if message["op"] == "setup":
             self._stage = "setup"
             self._setup(Layout.model_validate(message["layout"]))
-            self._send({"ready": True})
+            self.send({"ready": True})
         elif message["op"] == "batch":
             self._stage = "call"
             self._run(message)
@@ -105,11 +125,11 @@ class _Runner:
                 for args in calls:
                     entry(*args, **parameters)
 
-            replay = backend.capture(every)
+            replay = self.capture(every)
             if replay is None:
-                self._send({"armed": False})
+                self.send({"armed": False})
                 return
-        self._send({"armed": True})
+        self.send({"armed": True})
         orders.wait(protocol.ALERT, number, _WAIT, nap=_NAP)
         backend.touch()
         if calls:
@@ -130,19 +150,23 @@ class _Runner:
         backend.synchronize()
         reports[protocol.DONE] = orders[protocol.RING + max(0, len(calls) - 1)]
 
+    def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
+        """The calls without their host code, or None where they cannot be had so."""
+        return self._backend.capture(calls)
+
     def confess(self, error: BaseException) -> None:
         """Tell the judge what went wrong; it decides what to make of it."""
         line = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         place = next((f"line {f.lineno}" for f in reversed(inspect.trace()) if Path(f.filename).name == SOURCE), "")
         with suppress(OSError):
-            self._send({"failed": self._stage, "error": line, "kind": type(error).__name__, "place": place})
+            self.send({"failed": self._stage, "error": line, "kind": type(error).__name__, "place": place})
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> None:
         self._sock.sendall(channel.encode(message))
 
 
-def load(source: str, folder: Path, name: str) -> Entry:
-    """The entry of a source. It must lie in a file: Triton reads the source of its kernels."""
+def load(source: str, folder: Path) -> ModuleType:
+    """Import a source. It must lie in a file: Triton reads the source of its kernels."""
     path = folder / SOURCE
     path.write_text(source)
     spec = importlib.util.spec_from_file_location("candidate", path)
@@ -151,8 +175,7 @@ def load(source: str, folder: Path, name: str) -> Entry:
     module = importlib.util.module_from_spec(spec)
     sys.modules["candidate"] = module
     spec.loader.exec_module(module)
-    entry: Entry = getattr(module, name)
-    return entry
+    return module
 
 
 def _no_entry(*args: object, **parameters: object) -> None:

@@ -99,6 +99,8 @@ class Zygote:
 class Runner:
     """One process with one kernel in it."""
 
+    job = "kopt.judge.runner:serve"
+
     def __init__(
         self,
         zygote: Zygote,
@@ -128,7 +130,7 @@ class Runner:
         self._reports, reports_fd = protocol.reports()
         output = os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self._supervisor, self._job, self.pid = zygote.start(self._folder, deadline, output)
+            self._supervisor, self._job, self.pid = zygote.start(self._folder, deadline, output, self.job)
             self._job.sendall(channel.encode({"payload": dict(payload), "nonce": "-"}))
             try:
                 self._sock, _ = listener.accept()

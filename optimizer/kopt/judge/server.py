@@ -23,6 +23,7 @@ from kopt.judge.backends import judge_side
 from kopt.judge.bench import Bench
 from kopt.judge.lock import lock
 from kopt.judge.plan import Plan, Rival
+from kopt.judge.replay import Material
 from kopt.judge.runners import Zygote
 from kopt.machine.products import product
 from kopt.records import Shape, Task
@@ -91,6 +92,7 @@ def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
         product(request["target"]) if request["target"] else None,
         Rival.model_validate(request["rival"]) if request["rival"] else None,
         Path(request["binaries"]) if request["binaries"] else None,
+        Material.model_validate(request["material"]) if request["material"] else None,
     )
     return {"judgement": judgement.model_dump(mode="json")}
 

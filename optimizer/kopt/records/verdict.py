@@ -100,8 +100,8 @@ class Measurement(Record):
     host_us: Quantity
     """Host-inclusive time per call."""
     device_us: Quantity | None = None
-    """Without the host's code, launches replayed; None when it was not asked for, or with a warning that begins
-    with NO_DEVICE_TIME."""
+    """Without the host's code: the recorded launches, replayed and timed by a process of the judge's. None when it was
+    not asked for, or with a warning that begins with NO_DEVICE_TIME and says why."""
     utilization: Quantity | None = None
     """Of the data-sheet peak."""
     utilization_at_clock: Quantity | None = None

@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kopt.records import NO_DEVICE_TIME
 from kopt.report.terminal import assignments, score, status, table, title
 from kopt.text import duration, line, percent, plain
 
 if TYPE_CHECKING:
-    from kopt.records import Finding, Verdict
+    from kopt.records import Finding, Measurement, Verdict
     from kopt.report.rows import Row
 
 
@@ -78,7 +79,7 @@ def _measurements(found: Verdict) -> Table:
     for m in found.measurements:
         made.add_row(
             Text(line(m.shape, 30)), m.regime, f"{m.host_us.value:,.1f}",
-            f"{m.device_us.value:,.1f}" if m.device_us else "",
+            f"{m.device_us.value:,.1f}" if m.device_us else _no_device(m),
             percent(m.utilization.value if m.utilization else None),
             percent(m.utilization_at_clock.value if m.utilization_at_clock else None),
             percent(m.roofline.value if m.roofline else None),
@@ -86,6 +87,10 @@ def _measurements(found: Verdict) -> Table:
             Text(line("; ".join([*m.throttle, *m.warnings]), 60)),
         )  # fmt: skip
     return made
+
+
+def _no_device(m: Measurement) -> str:
+    return "not replayable" if any(w.startswith(NO_DEVICE_TIME) for w in m.warnings) else ""
 
 
 def _kernels(found: Verdict) -> Table | None:

@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from kopt.evaluate.worker import recording
 from kopt.evaluate.worker.tape import Tape
 
 _SMALL = 1 << 16
@@ -20,6 +21,9 @@ _SMALL = 1 << 16
 _LARGE = 1 << 26
 """Elements from which nothing runs for real."""
 _READS = frozenset(("_local_scalar_dense", "is_nonzero", "equal"))
+
+
+_FILLS = frozenset(("zeros", "ones", "full", "zero_", "fill_", "new_zeros", "zeros_like", "ones_like"))
 
 
 class Recorded(TorchDispatchMode):  # type: ignore[misc]
@@ -43,10 +47,18 @@ class Recorded(TorchDispatchMode):  # type: ignore[misc]
             if name in _READS:
                 self._tape.note("the host reads values of tensors, which are placeholders while tracing")
             result = _result(func, name, tensors, args, kwargs)
+            if name in _FILLS:
+                event["fill"] = _fill(name, result, args)
             if not func.is_view:
                 results = [r for r in tree_flatten(result)[0] if isinstance(r, torch.Tensor)]
                 event["bytes"] = sum(t.nbytes for t in {id(t): t for t in (*tensors, *results)}.values())
             return result
+
+
+def _fill(name: str, result: Any, args: Any) -> dict[str, Any] | None:
+    """What a launch on the recorded addresses would have to do first; None when that is no one value."""
+    value = args[1] if name in ("full", "fill_") else 1 if name.startswith("ones") else 0
+    return recording.filled(result, value) if isinstance(result, torch.Tensor) else None
 
 
 def _result(func: Any, name: str, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> Any:

@@ -19,6 +19,7 @@ from kopt.evaluate import sass
 _METADATA = (
     "name", "num_warps", "num_ctas", "num_stages", "shared", "tmem_size", "global_scratch_size",
     "global_scratch_align", "profile_scratch_size", "profile_scratch_align", "tensordesc_meta",
+    "launch_cooperative_grid", "launch_pdl",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kopt.evaluate.occupancy import fits
 from kopt.evaluate.sass import SOURCE
-from kopt.evaluate.worker import one_configuration
+from kopt.evaluate.worker import one_configuration, recording
 from kopt.evaluate.worker.stub_driver import StubDriver
 from kopt.evaluate.worker.tape import Tape
 from kopt.machine.products import Product
@@ -217,6 +217,7 @@ class TracedKernel(CompiledKernel):  # type: ignore[misc]
             "grid": [int(x), int(y), int(z)],
             "allocator": has_allocator,
             "descriptors": [_descriptor(arg) for arg in args if type(arg).__name__.endswith("TensorDescriptor")],
+            "arguments": recording.arguments(self.src.signature, args),
         }
         result = front.result(self.id) if front.wait else front.known(self.id)
         if result and "metadata" in result:

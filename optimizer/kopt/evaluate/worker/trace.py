@@ -36,8 +36,9 @@ class _Failed(Exception):
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """Trace payload["entry"] of payload["source"], a file in the folder, on payload["shapes"].
 
-    Returns {"shapes": {name: {"first", "steady", "host_us"}}, "probes", "notes", "swallowed", "error", "again"}, where
-    "again" says that something taken for granted was false and the trace must be repeated with payload["wait"].
+    Returns {"shapes": {name: {"first", "steady", "host_us", "tensors"}}, "probes", "notes", "swallowed", "error",
+    "again"}, where "again" says that something taken for granted was false and the trace must be repeated with
+    payload["wait"].
     """
     tape = Tape()
     file = folder / payload["source"]
@@ -84,7 +85,12 @@ class _Tracer:
             started = time.perf_counter()
             steady = self._call(tensors, shape["name"])
             times.append(time.perf_counter() - started)
-        return {"first": first, "steady": steady, "host_us": median(times) * 1e6 if times else None}
+        return {
+            "first": first,
+            "steady": steady,
+            "host_us": median(times) * 1e6 if times else None,
+            "tensors": [[t.data_ptr(), t.nbytes] for t in tensors],
+        }
 
     def probes(self, shape: Mapping[str, Any], folder: Path) -> dict[str, list[str]]:
         """Kinds of work by circumstance: each a sorted list of kernels and ATen operations."""

@@ -85,7 +85,11 @@ def _modelled(p: Prediction, about: About) -> ShapeRow:
 def _no_device(m: Measurement) -> str:
     if m.device_us is not None:
         return ""
-    return "not replayable" if any(w.startswith(NO_DEVICE_TIME) for w in m.warnings) else "not asked for"
+    why = next((w for w in m.warnings if w.startswith(NO_DEVICE_TIME)), None)
+    if why is None:
+        return "not asked for"
+    reason = why.removeprefix(NO_DEVICE_TIME).lstrip(": ")
+    return reason if reason.startswith("not replayable") else f"not replayable: {reason}"
 
 
 def _rates(us: Quantity, cost: Cost | None) -> tuple[Quantity | None, Quantity | None]:

@@ -1,0 +1,36 @@
+"""A replayer as the judge sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kopt.evaluate.recipe import Recipe
+from kopt.judge.replay import Unreplayable
+from kopt.judge.runners import Runner
+
+
+class Replaying(Runner):
+    """A runner that takes recipes. Everything else that it is told, it is told like any other."""
+
+    job = "kopt.judge.replay.process:serve"
+
+    def follow(self, recipe: Recipe, images: Mapping[str, str], seconds: float) -> None:
+        """What a call does from now on; Unreplayable when that cannot be done here."""
+        self._tell({"op": "recipe", "recipe": recipe.model_dump(mode="json"), "images": dict(images)})
+        if why := str(self._expect("replayable", seconds, "take the recipe")["replayable"]):
+            raise Unreplayable(why)
+
+    def omit(self, steps: Sequence[int], seconds: float) -> None:
+        """Leave these out, with workspaces as they were at first."""
+        self._tell({"op": "omit", "steps": list(steps)})
+        self._expect("omitted", seconds, "leave steps out")
+
+    def elapsed_us(self, seconds: float) -> float:
+        """What its own events say of the last batch of mode "graph"."""
+        self._tell({"op": "elapsed"})
+        return float(self._expect("elapsed_us", seconds, "read its events")["elapsed_us"])
+
+    def again_us(self, rest: float, seconds: float) -> float:
+        """The same of that batch once more, after a rest in seconds. What it wrote has been looked at already."""
+        self._tell({"op": "again", "rest": rest})
+        return float(self._expect("elapsed_us", seconds + rest, "do it again")["elapsed_us"])
