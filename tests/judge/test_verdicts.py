@@ -58,6 +58,11 @@ def test_parameters_reach_the_kernel(judge: Judge) -> None:
     assert judge.measure(source, {"TILE": 64}, plan=QUICK).status is Status.CRASHED
 
 
+def test_a_kernel_is_never_called_with_what_is_no_input(judge: Judge) -> None:
+    source = kernel("assert scale.item() == 0.5 or 2.0 <= scale.item() < 3.0\ncompute(a, scale, b, out)")
+    assert judge.measure(source, plan=QUICK).findings == ()
+
+
 def test_a_crash_costs_one_runner_and_no_judge(judge: Judge) -> None:
     judge.measure(PLAIN, plan=QUICK)
     before = judge.about["pid"]

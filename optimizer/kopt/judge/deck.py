@@ -56,6 +56,8 @@ class Deck:
         self._random = random.Random(secrets.randbits(128))
         # With a single group nothing is shared; the `slices` hook has its own way.
         self._vmaps = len(self._groups) > 1 and not hasattr(hooks, "slices")
+        self.fresh = True
+        """Whether nothing was revealed yet: what lies there is of another shape, and no input of this one."""
 
     def draw(self, family: str) -> None:
         """New inputs from secret seeds. The runner sees nothing of them before `reveal`."""
@@ -91,6 +93,7 @@ class Deck:
     def reveal(self) -> None:
         """All inputs at once, at the addresses the runner has had from the start."""
         self._shared.copy_(self._private)
+        self.fresh = False
 
     def touched(self) -> str:
         """Name of an input that is not what was revealed, or ""."""
