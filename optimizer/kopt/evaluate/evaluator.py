@@ -94,13 +94,12 @@ class Evaluator:
             Numerics(self.workers, self._store),
             Predict(self.workers, self._store, steering=steering),
         )
-        self._judge: Judge | None = None
         self._measure: Measure | None = None
         self._binaries: Binaries | None = None
         if gpu is not None:
-            self._judge = Judge(self.task, device=gpu, target=self.target)
             self._binaries = Binaries(self.workers)
-            self._measure = Measure(self._judge, self._binaries)
+            self._measure = Measure(Judge(self.task, device=gpu, target=self.target), self._binaries)
+            self._measure.warm()
             self.stages = (*self.stages, self._measure)
 
     @property
@@ -246,8 +245,8 @@ class Evaluator:
 
     def close(self) -> None:
         """End the worker processes and remove what they left."""
-        if self._judge is not None:
-            self._judge.close()
+        if self._measure is not None:
+            self._measure.close()
         if self._binaries is not None:
             self._binaries.close()
         self._trace.close()

@@ -6,9 +6,10 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from kopt.errors import KoptError
 from kopt.evaluate.binaries import Binaries
 from kopt.evaluate.stage import Case, Earlier
 from kopt.judge import SCREENING, Judge, Plan, Rival
@@ -24,6 +25,8 @@ GLANCE = TRIAL.model_copy(update={"quads": 1, "batch_us": 5_000.0, "rest": 0.0})
 _MOST_IMAGES = 16 << 20
 """Bytes of cubins: a kernel has about a tenth of one MiB."""
 
+_PATIENCE = 20.0
+
 
 class Measure:
     """The stage. Thread-safe: a device measures one thing at a time, whoever asks."""
@@ -33,7 +36,23 @@ class Measure:
     def __init__(self, judge: Judge, binaries: Binaries | None = None) -> None:
         """`binaries`, where there are any, are waited for before the device is."""
         self._judge, self._binaries = judge, binaries
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
+
+    def warm(self) -> None:
+        """Begin to start the judge, without waiting for it. What goes wrong is raised by whoever measures first."""
+        threading.Thread(target=self._start, name="judge", daemon=True).start()
+
+    def _start(self) -> None:
+        with self._lock, suppress(KoptError):
+            if not self._closed:
+                self._judge.start()
+
+    def close(self) -> None:
+        self._closed = True
+        waited = self._lock.acquire(timeout=_PATIENCE)  # a judge that is just being started can then be ended
+        self._judge.close()
+        if waited:
+            self._lock.release()
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         return self.measure(case, SCREENING, earlier=earlier)

@@ -118,7 +118,9 @@ def run(
         ended = time.perf_counter_ns()
         secret.take()
         us = backend.stop()
-    sample, worked = backend.sample(), time.monotonic()
+    sample = backend.sample()
+    if calls:
+        worked = time.monotonic()
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
     if secret.rms is not None:

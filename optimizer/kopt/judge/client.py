@@ -111,6 +111,11 @@ class Judge:
                     raise HarnessError(f"the judge broke twice over the same kernel: {death}") from None
         raise AssertionError("unreachable")
 
+    def start(self) -> None:
+        """Start now what the first question would start; the same errors."""
+        if self._process is None:
+            self._start()
+
     def probe(self) -> dict[str, Any]:
         """What stands around a runner here, and how memory reaches it; HarnessError when no runner works."""
         try:
@@ -130,8 +135,7 @@ class Judge:
             self._folder = None
 
     def _ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        if self._process is None:
-            self._start()
+        self.start()
         try:
             self._sock.settimeout(seconds)
             self._sock.sendall(channel.encode(request))

@@ -59,7 +59,7 @@ class Extras:
         deck = candidate.deck
         assert deck is not None
         for _ in range(_GRAPHS):
-            batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True)
+            batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True, look="slices")
             if batch.calls == 0:
                 if self._measures:
                     series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
@@ -71,7 +71,7 @@ class Extras:
         assert deck is not None
 
         def timed(calls: Sequence[Call]) -> float:
-            return per_call(self._batches.ask(candidate, calls, rest=True), series.null)
+            return per_call(self._batches.ask(candidate, calls, rest=True, look="slices"), series.null)
 
         for found in agreement(shape, deck, calls, timed):
             if found.status:

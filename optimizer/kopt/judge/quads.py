@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
@@ -24,7 +24,9 @@ _CLOCK_CHANGE = 0.01
 _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
-"""Void quads of a shape after which a busy device ends the measurement and an unsteady clock is put up with."""
+"""Void quads of a shape after which a busy device ends the measurement."""
+_UNEVEN = 2
+"""Void quads of a shape after which an unsteady clock is put up with."""
 _WHOLE = 4
 """One in so many of the candidate's batches, drawn in secret, has a call compared whole besides all slices."""
 _UNSTEADY = "the clock does not hold still within a quad"
@@ -47,7 +49,8 @@ class Quads:
         calls = most - random.randrange(max(1, most // 8))
         order = (opponent, candidate, candidate, opponent) if opponent else (candidate,)
         times: dict[str, list[float]] = defaultdict(list)
-        samples, disturbed = [], False
+        samples: dict[str, list[Sample]] = defaultdict(list)
+        disturbed = False
         if len(series.host) % 4 == 0:
             # Every second quad: a null batch is the device's and the trusted runner's, and changes slowly.
             series.nulls.append(self._batches.null().us)
@@ -63,7 +66,7 @@ class Quads:
                 series.void += 1
                 return
             times[arm.label].append(per_call(batch, series.null))
-            samples.append(batch.sample)
+            samples[arm.label].append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
         if disturbed:
             series.void += 1
@@ -71,25 +74,29 @@ class Quads:
                 raise Rejected(self._busy())
             return
         if self._uneven(samples):
-            if series.void < _VOIDS:
+            if series.void < _UNEVEN:
                 series.void += 1
                 return
             # It will not get better: a number that says so is worth more than none.
             series.warnings = [w for w in series.warnings if w != _UNSTEADY] + [_UNSTEADY]
         series.host += times[CANDIDATE]
-        series.samples += samples
+        series.samples += [sample for of in samples.values() for sample in of]
         series.calls += calls * 2
         if opponent is not None:
             series.rival += times[opponent.label]
             series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
 
-    def _uneven(self, samples: Sequence[Sample]) -> bool:
-        """Whether the device changed its pace within a burst. Under sustained load the power limit always moves it."""
+    def _uneven(self, samples: Mapping[str, Sequence[Sample]]) -> bool:
+        """Whether the device changed its pace within a burst. Under sustained load the power limit always moves it.
+
+        A reason to throttle that both arms have met favours neither: large products meet the power cap within
+        milliseconds, in one batch and not in the next.
+        """
         if self._regime == "sustained":
             return False
-        clocks = [s.clock_mhz for s in samples if s.clock_mhz]
+        clocks = [s.clock_mhz for of in samples.values() for s in of if s.clock_mhz]
         changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
-        return changed or len({s.throttle for s in samples}) > 1
+        return changed or len({frozenset(r for s in of for r in s.throttle) for of in samples.values()}) > 1
 
     def _busy(self) -> Finding:
         # Is it the candidate's work, or a stranger's?
