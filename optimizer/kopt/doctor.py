@@ -204,6 +204,12 @@ def _judge() -> Iterator[Check]:
         yield Check("judge", "fail" if gpus else "warn", f"{where}: {error}", "kopt audit shows what fails")
         return
     yield Check("judge", "ok", f"{where}: a runner shares memory ({found['sharing']})")
+    for name, state in found["telemetry"].items():
+        if state == "up":
+            yield Check(name, "ok", "the GPU's own view of its tensor pipes stands beside what a kernel claims")
+        else:
+            mend = "kernels are judged without this witness; a virtual machine may withhold it"
+            yield Check(name, "warn", state, mend)
     for name, state in found["walls"].items():
         if state == "up":
             yield Check(f"runner {name}", "ok", "stands around a kernel that is timed")

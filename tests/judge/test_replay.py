@@ -152,6 +152,22 @@ def test_a_recipe_that_was_tampered_with_is_no_replay_and_no_verdict(
     assert "the launches alone do not give the result" in judgement.facts["replay"]["tiny"]["reason"]
 
 
+def test_multiplying_for_show_is_rejected(
+    judge: Judge, blend: Task, traced: Callable[[str], Material], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the third launch, whose result nobody reads, were the only one with matrix instructions."""
+    told = traced(DECOY)
+    recipe = told.recipes["tiny"]
+    steps = [step.model_copy(update={"matrix": number == 2}) for number, step in enumerate(recipe.steps)]
+    shown = told.model_copy(update={"recipes": {"tiny": recipe.model_copy(update={"steps": tuple(steps)})}})
+    wants = blend.provenance.model_copy(update={"mma": "bf16"})
+    monkeypatch.setattr(judge, "task", blend.model_copy(update={"provenance": wants}))
+    plan = QUICK.model_copy(update={"check": False, "accuracy": False, "call_seconds": 20.0, "most_calls": 4})
+    judgement = judge.measure(DECOY, shapes=[TINY], plan=plan, material=shown)
+    assert judgement.status is Status.REJECTED
+    assert "have no part in the result" in str(judgement.findings[-1])
+
+
 def test_parameters_are_packed_as_tritons_launcher_packs_them() -> None:
     box = Box(block=(64, 128), swizzle=3, elem_size=2, elem_type=10)
     descriptor = Argument(

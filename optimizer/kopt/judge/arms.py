@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from kopt.judge.backends import JudgeSide, Sample, Tensor
@@ -70,6 +70,8 @@ def run(
     heat: float = 0.0,
     like: Batch | None = None,
     look: Look = "whole",
+    repeat: int = 1,
+    count: bool = False,
     watch: Stopwatch,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
@@ -78,13 +80,14 @@ def run(
     last of which it does nothing; what is drawn and looked at in between, memory-bound, does not warm it. `heat` is how
     long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch without calls is a null
     batch: the same steps, and only the least piece of device work. `like` is an earlier batch of the same calls, whose
-    inputs are given once more and whose places are looked at again. `look` says how closely. `watch` is told what took
-    how long.
+    inputs are given once more and whose places are looked at again. `look` says how closely. The calls are made in turn
+    `repeat` times, and with `count` the device's activity counters are watched meanwhile. `watch` is told what took how
+    long.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
     with watch.on("arm"):
-        if not runner.arm(calls, mode, seconds):
+        if not runner.arm([*calls] * repeat, mode, seconds):
             return None
     with watch.on("draw"):
         if like is None and calls:
@@ -105,6 +108,7 @@ def run(
         if heat:
             backend.heat(heat)
     with watch.on("alert"):
+        backend.watch(3 * seconds, count=count)
         runner.alert(seconds)
         backend.synchronize()
     with watch.on("window"):
@@ -118,14 +122,14 @@ def run(
         ended = time.perf_counter_ns()
         secret.take()
         us = backend.stop()
-    sample = backend.sample()
     if calls:
         worked = time.monotonic()
+    sample = replace(backend.sample(began, ended), load_s=heat + (ended - began) / 1e9)
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
     if secret.rms is not None:
         worked = time.monotonic()
-    return Batch(us, (ended - began) / 1e3, len(calls), sample, worked, finding, secret)
+    return Batch(us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
 
 
 def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str, look: Look) -> Finding | None:

@@ -50,11 +50,12 @@ class Batches:
         mode: Mode = "eager",
         like: Batch | None = None,
         look: Look = "whole",
+        repeat: int = 1,
+        count: bool = False,
     ) -> Batch:
         """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured.
 
-        A `first` one may compile. One that is to be timed starts after the regime's `rest`. `like` and `look` as in
-        `arms.run`.
+        A `first` one may compile. One to be timed starts after the regime's `rest`. The others are as in `arms.run`.
         """
         assert arm.deck is not None
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self.time_left))
@@ -73,6 +74,8 @@ class Batches:
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
             like=like,
             look=look,
+            repeat=repeat,
+            count=count,
             watch=self.watch,
         )
         if batch is None:

@@ -147,7 +147,8 @@ class Bench:
             arm = Arm(CANDIDATE, runner, arena)
             shape = NOTHING.timing[0]
             runner.setup(layout(NOTHING, shape.dims, 1, 1), 30.0)
-            return {"walls": arm.runner.walls, "sharing": self.backend.sharing, "witness_us": self.self_test()}
+            return {"walls": arm.runner.walls, "sharing": self.backend.sharing, "witness_us": self.self_test(),
+                    "telemetry": dict(self.backend.telemetry())}  # fmt: skip
         except RunnerFailed as failure:
             raise HarnessError(f"a runner does not work here: {failure.finding}") from None
         finally:

@@ -6,10 +6,12 @@ import random
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kopt.evaluate import hooks as task_hooks
+from kopt.judge import witness
 from kopt.judge.arms import Arm
 from kopt.judge.batches import Batches
 from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
@@ -111,6 +113,9 @@ class Job:
                         self._check(shape, family)
             for shape in self._shapes:
                 self._shape(shape, -(-plan.quads * (process + 1) // plan.processes), first=process == 0)
+            if plan.witness and backend.measures and process == plan.processes - 1:
+                with self._watch.on("witness"):
+                    self._witness()
             self._crew.dismiss(CANDIDATE)
         if plan.replay and self._material.recipes:
             with self._watch.on("replay"):
@@ -121,8 +126,27 @@ class Job:
             self._bench, self._task, self._hooks, self._batches, self._regime, self._plan, self._product,
             self._material, self._source,
         )  # fmt: skip
-        self.findings, self.facts["replay"] = replays.findings, replays.facts
-        replays.look(self.series, self._need(TRUSTED))
+        self.facts["replay"] = replays.facts
+        try:
+            replays.look(self.series, self._need(TRUSTED))
+        finally:
+            self.findings += replays.findings
+
+    def _witness(self) -> None:
+        """Under load the device grows hot: after everything that the candidate is timed for."""
+        arm, facts = self._crew[CANDIDATE], self.facts.setdefault("activity", {})
+        for name, series in self.series.items():
+            if self._batches.time_left < 2 * witness.LOAD_S:
+                break
+            arm.setup(self._task, self._hooks, series.shape, series.sizes.layout, self._backend)
+            cost = task_hooks.cost(self._task, series.shape)
+            facts[name], finding = witness.look(
+                self._backend, self._batches, arm, series, median(series.host), cost, self._task.score.peak,
+                self._product,
+            )  # fmt: skip
+            if finding is not None and finding.status:
+                raise Rejected(finding)
+            self.findings += [finding] if finding else []
 
     def _check_list(self) -> list[tuple[Shape, str]]:
         """Small and ragged shapes first: most of what is wrong is wrong there already, and cheaply found."""

@@ -13,6 +13,9 @@ from kopt.judge.statistics import middle, ratio
 from kopt.machine.products import Product
 from kopt.records import Cost, Finding, Measurement, Quantity, Shape, Status, Task
 
+CLOCK_S = 0.5
+"""Seconds of load after which the clock that NVML publishes is that of the load."""
+
 
 def per_call(batch: Batch, null: float) -> float:
     """Microseconds per call: the batch less a null batch. Never below the clock's grain."""
@@ -32,8 +35,9 @@ def measurement(
     """`product` is None where times are not to be held against a peak."""
     host, clock = middle(series.host), _median([s.clock_mhz for s in series.samples])
     sheet = product.peak(task.score.peak) if product else None
-    # NVML averages over a second or so: a burst is over before its clock is known.
-    at_clock = product.peak_at(task.score.peak, clock) if product and clock and regime == "sustained" else None
+    # NVML publishes averages: a burst is over before its clock is known.
+    known = bool(series.samples) and min(s.load_s for s in series.samples) >= CLOCK_S
+    at_clock = product.peak_at(task.score.peak, clock) if product and clock and known else None
     roof = None
     if product is not None:
         bytes_us = (cost.read + cost.written) / (product.hbm_tbs * 1e6)
@@ -50,6 +54,7 @@ def measurement(
         clock_mhz=clock,
         power_w=_median([s.power_w for s in series.samples]),
         temperature_c=_median([s.temperature_c for s in series.samples]),
+        tensor_active=series.tensor_active,
         throttle=tuple(sorted({reason for s in series.samples for reason in s.throttle})),
         calls=series.calls,
         warnings=warnings,

@@ -28,6 +28,7 @@ class Series:
     nulls: list[float] = field(default_factory=list)
     rival: list[float] = field(default_factory=list)
     calls: int = 0
+    tensor_active: float | None = None
     void: int = 0
     warnings: list[str] = field(default_factory=list)
 

@@ -112,6 +112,8 @@ class Measurement(Record):
     clock_mhz: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
+    tensor_active: float | None = None
+    """Part of the time in which the tensor pipes were at work under a lasting load, by the device's own counters."""
     throttle: tuple[str, ...] = ()
     calls: int = 0
     warnings: tuple[str, ...] = ()

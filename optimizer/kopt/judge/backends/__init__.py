@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,12 +16,27 @@ BackendName = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Sample:
-    """What the device says of itself at one moment; None for what it does not report."""
+    """What the device says of itself during one batch; None for what it does not report."""
 
     clock_mhz: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
     throttle: tuple[str, ...] = ()
+    readings: int = 0
+    """Taken while the batch ran; 0 for a single one after it."""
+    load_s: float = 0.0
+    """Seconds of unbroken work before the batch's end: drivers publish averages."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the device's own counters saw of its units, as fractions of the time; None for what it does not count."""
+
+    seconds: float
+    tensor: float | None = None
+    sm: float | None = None
+    occupancy: float | None = None
+    dram: float | None = None
 
 
 class JudgeSide(Protocol):
@@ -66,7 +81,21 @@ class JudgeSide(Protocol):
         """Microseconds since `start`, when all work queued by this process has finished."""
         ...
 
-    def sample(self) -> Sample: ...
+    def watch(self, seconds: float, *, count: bool = False) -> None:
+        """Look at the device from now on, for so long at most; with `count` at its activity counters too."""
+        ...
+
+    def sample(self, since: int, until: int) -> Sample:
+        """What was seen in between, by `time.perf_counter_ns`; ends the watch."""
+        ...
+
+    def activity(self) -> Activity | None:
+        """What the counters showed in the window last sampled; None where they were not asked for or show nothing."""
+        ...
+
+    def telemetry(self) -> Mapping[str, str]:
+        """What can be looked at while a batch runs, by name: "up" or why not."""
+        ...
 
     def witness(self) -> float:
         """Microseconds of a fixed piece of work of the judge's own: long if somebody else works on the device."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kopt.judge import protocol
-from kopt.judge.backends import Sample, Tensor
+from kopt.judge.backends import Activity, Sample, Tensor
 
 
 class CpuJudge:
@@ -56,8 +56,17 @@ class CpuJudge:
     def stop(self) -> float:
         return (time.perf_counter_ns() - self._started) / 1e3
 
-    def sample(self) -> Sample:
+    def watch(self, seconds: float, *, count: bool = False) -> None:
+        pass  # a CPU's clock says nothing about a GPU
+
+    def sample(self, since: int, until: int) -> Sample:
         return Sample()
+
+    def activity(self) -> Activity | None:
+        return None
+
+    def telemetry(self) -> Mapping[str, str]:
+        return {}
 
     def witness(self) -> float:
         # The operating system divides the cores; other processes say nothing about this one.

@@ -8,26 +8,19 @@ The process sees one GPU, chosen by UUID through CUDA_VISIBLE_DEVICES before it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kopt.errors import MachineError
-from kopt.judge.backends import Sample, Tensor
+from kopt.judge.backends import Activity, Sample, Tensor, nvml
+from kopt.judge.telemetry import together
 
 _WITNESS_BYTES = 512 << 20
 _WITNESS_COPIES = 16
 """About 4 ms at 4 TB/s: longer than the time slice a busy neighbour would take."""
-_REASONS = {
-    "SwPowerCap": "power cap",
-    "HwSlowdown": "hardware slowdown",
-    "SwThermalSlowdown": "thermal slowdown",
-    "HwThermalSlowdown": "hardware thermal slowdown",
-    "HwPowerBrakeSlowdown": "power brake",
-    "SyncBoost": "sync boost",
-    "ApplicationsClocksSetting": "application clocks",
-}
 
 
 class CudaJudge:
@@ -43,7 +36,6 @@ class CudaJudge:
         self.cache_bytes = 0
         self.max_clock_mhz: float | None = None
         self._nvml: Any = None
-        self._handle: Any = None
         self._heater: Any = None
         self._shared: dict[int, tuple[int, Any]] = {}
 
@@ -89,7 +81,8 @@ class CudaJudge:
             raise MachineError(
                 f"the GPU is busy: process {', '.join(map(str, others))} computes on it; wait, or choose another"
             )
-        self._nvml, self._handle = pynvml, handle
+        self._nvml = pynvml
+        self._reader, self._watcher = nvml.Nvml(self._uuid), nvml.start(self._uuid)
 
     def share(self, nbytes: int) -> tuple[Tensor, int]:
         from cuda.bindings import driver
@@ -129,25 +122,18 @@ class CudaJudge:
         self._end.synchronize()
         return 1e3 * float(self._begin.elapsed_time(self._end))
 
-    def sample(self) -> Sample:
-        nvml, handle = self._nvml, self._handle
+    def watch(self, seconds: float, *, count: bool = False) -> None:
+        self._watcher.watch(seconds, count=count)
 
-        def ask(function: str, *arguments: Any) -> Any:
-            try:
-                return getattr(nvml, function)(handle, *arguments)
-            except (nvml.NVMLError, AttributeError):
-                return None
+    def sample(self, since: int, until: int) -> Sample:
+        # A batch can be over before the first reading: then what comes right after it has to do.
+        return self._watcher.seen(since, until) or replace(together([self._reader.read()]) or Sample(), readings=0)
 
-        clock = ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM)
-        power = ask("nvmlDeviceGetPowerUsage")
-        heat = ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU)
-        bits = ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-        return Sample(
-            clock_mhz=None if clock is None else float(clock),
-            power_w=None if power is None else power / 1e3,
-            temperature_c=None if heat is None else float(heat),
-            throttle=tuple(text for key, text in _REASONS.items() if bits & _bit(nvml, key)),
-        )
+    def activity(self) -> Activity | None:
+        return self._watcher.activity
+
+    def telemetry(self) -> Mapping[str, str]:
+        return {"activity counters": self._watcher.no_counters or "up"}
 
     def witness(self) -> float:
         source, target = self._witness
@@ -171,6 +157,7 @@ class CudaJudge:
 
     def close(self) -> None:
         if self._nvml is not None:
+            self._watcher.close()
             self._nvml.nvmlShutdown()
 
 
@@ -272,8 +259,3 @@ def _mps() -> str:
             if comm.read_text().startswith("nvidia-cuda-mps"):
                 return comm.parent.name
     return ""
-
-
-def _bit(nvml: Any, key: str) -> int:
-    """NVML renamed throttle reasons to event reasons; the bits are the same."""
-    return int(getattr(nvml, f"nvmlClocksThrottleReason{key}", 0) or getattr(nvml, f"nvmlClocksEventReason{key}", 0))

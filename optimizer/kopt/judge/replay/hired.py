@@ -29,8 +29,3 @@ class Replaying(Runner):
         """What its own events say of the last batch of mode "graph"."""
         self._tell({"op": "elapsed"})
         return float(self._expect("elapsed_us", seconds, "read its events")["elapsed_us"])
-
-    def again_us(self, rest: float, seconds: float) -> float:
-        """The same of that batch once more, after a rest in seconds. What it wrote has been looked at already."""
-        self._tell({"op": "again", "rest": rest})
-        return float(self._expect("elapsed_us", seconds + rest, "do it again")["elapsed_us"])

@@ -7,7 +7,6 @@ by the judge like a runner's.
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,7 @@ def serve(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
 
 
 class Replayer(Serving):
-    """Takes a recipe with {"op": "recipe"}, leaves steps out with "omit", tells its events' time with "elapsed".
-
-    "again" is the last batch once more, on the inputs and outputs that it had.
-    """
-
-    _last: Callable[[], None]
+    """Takes a recipe with {"op": "recipe"}, leaves steps out with "omit", tells its events' time with "elapsed"."""
 
     def entry(self, folder: Path, task: Task) -> Entry:
         self._device = device(self._payload["backend"], folder)
@@ -56,10 +50,6 @@ class Replayer(Serving):
             self.send({"omitted": True})
         elif message["op"] == "elapsed":
             self.send({"elapsed_us": self._device.elapsed_us()})
-        elif message["op"] == "again":
-            time.sleep(message["rest"])
-            self._last()
-            self.send({"elapsed_us": self._device.elapsed_us()})
         else:
             return self.act(message)
         return True
@@ -67,10 +57,7 @@ class Replayer(Serving):
     def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
         """A graph of the launches; where there are no graphs, the launches."""
         work = super().capture(calls) if self._payload["backend"] == "cuda" else calls
-        if work is None:
-            return None
-        self._last = self._device.timed(work)
-        return self._last
+        return None if work is None else self._device.timed(work)
 
     def _follow(self, *tensors: Any) -> None:
         assert self._follower is not None

@@ -38,6 +38,7 @@ class ShapeRow(NamedTuple):
     clock_mhz: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
+    tensor_active: float | None = None
     throttle: str = ""
 
 
@@ -70,7 +71,7 @@ def _measured(m: Measurement, p: Prediction | None, about: About) -> ShapeRow:
         m.shape, _sizes(m.shape, about), m.regime, m.host_us, m.device_us, _no_device(m), *_rates(m.host_us, cost),
         m.utilization, m.utilization_at_clock, m.roofline, m.baseline_ratio,
         p.bound if p else "", _terms(p) if p else "", "", "; ".join(m.warnings),
-        m.clock_mhz, m.power_w, m.temperature_c, ", ".join(m.throttle),
+        m.clock_mhz, m.power_w, m.temperature_c, m.tensor_active, ", ".join(m.throttle),
     )  # fmt: skip
 
 
