@@ -25,6 +25,7 @@ OTHER: dict[str, Parameters] = {
     "q_outer": {"BLOCK_N": 128},
     "union": {"ROWS": 128, "BLOCK_N": 128},
     "kv_outer": {"ROWS": 128, "CAP": 256},
+    "adaptive": {"MOST": 2, "CAP": 128},
 }
 
 

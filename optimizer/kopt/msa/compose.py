@@ -38,6 +38,9 @@ FAMILIES = (
     Family(
         "kv_outer", 3, "fused", "kv_outer", "No score in memory; keys and values read once, queries gathered to them."
     ),
+    Family(
+        "adaptive", 4, "fused", "adaptive", "No score in memory; tile by tile the union or KV-outer, as lists have it."
+    ),
 )
 
 
