@@ -78,13 +78,25 @@ def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: p
         judge.measure(SLOW, plan=QUICK)
 
 
+def test_the_next_runner_waits_without_a_kernel_and_is_replaced_when_it_dies(judge: Judge) -> None:
+    judge.measure(PLAIN, plan=QUICK)
+    # Whoever has imported a kernel has its file; the baseline has none either, but was there before.
+    runners = {pid: str(Path(f"/proc/{pid}/cwd").readlink()) for pid in family(judge.about["pid"])}
+    runners = {pid: folder for pid, folder in runners.items() if "kopt-runner-" in folder}
+    assert len(runners) == 2
+    waiting = max(runners)
+    assert not list(Path(runners[waiting]).glob("*.py"))
+    os.kill(waiting, signal.SIGKILL)
+    assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
+
+
 def test_nothing_is_left_of_a_closed_judge(blend: Task) -> None:
     with Judge(blend, "cpu") as judge:
         judge.measure(PLAIN, plan=QUICK)
         everybody = family(judge.about["pid"])
         folder = Path(judge._folder.name if judge._folder else "")
         assert len(everybody) >= 2
-        assert len(list(folder.glob("kopt-runner-*"))) == 1  # the baseline's is kept
+        assert len(list(folder.glob("kopt-runner-*"))) == 2  # the baseline's is kept, and the next one waits
     assert gone(everybody)
     assert not folder.exists()
 

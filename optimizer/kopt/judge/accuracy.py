@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
 from kopt.judge.arms import Arm, Batch
 from kopt.judge.deck import Call
@@ -16,10 +16,13 @@ Ask = Callable[[Arm, Sequence[Call], Batch | None], Batch]
 """One checked batch, one of its calls whole; or with the inputs of an earlier one, to be compared with that."""
 
 
-def accuracy(shape: Shape, candidate: Arm, vendor: Arm | None, unit: float, ask: Ask) -> Iterator[Finding]:
+def accuracy(
+    shape: Shape, candidate: Arm, vendor: Arm | None, unit: float, ask: Ask, known: MutableMapping[str, float]
+) -> Iterator[Finding]:
     """Compare errors, with operands of the same kind, and the same calls with themselves.
 
-    `unit` is the relative rounding error of the output's dtype: what no result can be held to.
+    `unit` is the relative rounding error of the output's dtype: what no result can be held to. `known` has the vendor
+    library's own error by shape, as far as it has been measured.
     """
     assert candidate.deck is not None
     calls = candidate.deck.deal(_CALLS)
@@ -35,7 +38,10 @@ def accuracy(shape: Shape, candidate: Arm, vendor: Arm | None, unit: float, ask:
         )
     if vendor is None or vendor.deck is None:
         return
-    limit = TIMES * max(_error(ask(vendor, vendor.deck.deal(_CALLS), None)), unit)
+    key = shape.model_dump_json()
+    if key not in known:
+        known[key] = _error(ask(vendor, vendor.deck.deal(_CALLS), None))
+    limit = TIMES * max(known[key], unit)
     if (error := _error(first)) > limit:
         yield Finding(
             rule="judge.precision",

@@ -18,7 +18,7 @@ from kopt.records import Finding, Shape, Status, Task
 _GRACE = 0.3
 """Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
 _NOTICE = 30.0
-_QUIET_S = 0.02
+_QUIET_S = 0.01
 """Seconds before a batch, where it is to rest, in which nothing runs at all: host and device then wake up alike."""
 
 

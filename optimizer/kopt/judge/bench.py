@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ NOTHING = Task.model_validate({
     "score": {"peak": "none"}, "tolerance": {"relative_rms": 1.0},
 })  # fmt: skip
 """For a runner that is only to be looked at."""
+_WAKE_S = 30.0
 
 
 class Bench:
@@ -41,6 +42,8 @@ class Bench:
         self._shelves = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._arenas: dict[str, tuple[Tensor, int, int]] = {}
         self._kept: tuple[str, Arm] | None = None
+        self._errors: dict[str, dict[str, float]] = {}
+        self._spare: Runner | None = None
         self._made: tuple[Path, ...] | None = None
 
     def judge(
@@ -129,20 +132,47 @@ class Bench:
         self._kept = None
         return held[1] if held else None
 
+    def errors(self, task: Task) -> MutableMapping[str, float]:
+        """The baseline's own relative RMS errors, by shape: measured once, since its code does not change."""
+        return self._errors.setdefault(task.sha, {})
+
     def drop(self) -> None:
         held, self._kept = self._kept, None
         if held is not None:
             held[1].runner.kill()
 
+    def prepare(self) -> None:
+        """Have the next runner wake up. It imports nothing before it is hired, when the one before it is gone."""
+        if self._spare is None:
+            self._spare = Runner(self.zygote, self.backend.name)
+
+    def runner(self, *, trusted: bool) -> Runner:
+        """One that is awake and has no kernel yet: the prepared one, or a new one; HarnessError."""
+        spare, self._spare = (None, self._spare) if trusted else (self._spare, None)
+        if spare is not None:
+            try:
+                spare.awake(_WAKE_S)
+                return spare
+            except RunnerFailed:
+                spare.kill()  # whoever was alive beside it may have had a hand in that
+        runner = Runner(self.zygote, self.backend.name, trusted=trusted)
+        try:
+            runner.awake(_WAKE_S)
+        except RunnerFailed as failure:
+            runner.kill()
+            raise HarnessError(f"a runner does not wake up: {failure.finding.message}") from None
+        return runner
+
     def probe(self) -> dict[str, Any]:
         """Start a runner as for a stranger's kernel, have it map memory, and end it: what stands, and by which way."""
         arena, fd, size = self.arena(CANDIDATE, 1 << 20)
         payload = {
-            "backend": self.backend.name, "task": NOTHING.model_dump(mode="json"), "parameters": {},
-            "source": "def nothing(out):\n    pass\n", "arena_bytes": size, "trusted": False,
+            "task": NOTHING.model_dump(mode="json"), "parameters": {}, "source": "def nothing(out):\n    pass\n",
+            "arena_bytes": size,
         }  # fmt: skip
-        runner = Runner(self.zygote, CANDIDATE, payload, fd, deadline=60.0)
+        runner = self.runner(trusted=False)
         try:
+            runner.hire(CANDIDATE, payload, fd)
             runner.ready(30.0)
             arm = Arm(CANDIDATE, runner, arena)
             shape = NOTHING.timing[0]

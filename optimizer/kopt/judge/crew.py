@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kopt.judge.arms import Arm
-from kopt.judge.runners import Runner
 from kopt.records import Finding, Parameters, Task
 
 if TYPE_CHECKING:
     from kopt.judge.bench import Bench
 
 TRUSTED, CANDIDATE, RIVAL = "baseline", "kernel", "incumbent"
-_DAY = 86400.0
 
 
 class Rejected(Exception):
@@ -45,31 +43,28 @@ class Crew:
         parameters: Parameters,
         *,
         nbytes: int,
-        life: float,
         start: float,
         binaries: Path | None = None,
     ) -> Arm:
         """A runner for a source, or for the task's baseline when there is none, with `nbytes` of memory to share.
 
-        `life` is how many seconds it may take altogether, `start` those until it has imported its kernel; RunnerFailed.
-        `binaries` is a Triton cache of the source's own making.
+        `start` is how many seconds it may take until it has imported its kernel; RunnerFailed. `binaries` is a Triton
+        cache of the source's own making.
         """
         bench = self._bench
         arena, fd, size = bench.arena(label, nbytes)
         payload: Mapping[str, Any] = {
-            "backend": bench.backend.name,
             "task": self._task.model_dump(mode="json"),
             "source": source,
             "parameters": dict(parameters),
             "arena_bytes": size,
-            "trusted": label == TRUSTED,
         }
-        deadline = _DAY if label == TRUSTED else life
         caches = bench.caches(source) if source else []
         if source and binaries is not None:
             caches.append(binaries)
-        runner = Runner(bench.zygote, label, payload, fd, deadline=deadline, caches=caches)
+        runner = bench.runner(trusted=label == TRUSTED)
         self._arms[label] = arm = Arm(label, runner, arena, source)
+        runner.hire(label, payload, fd, caches)
         runner.ready(start)
         return arm
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from statistics import median
 
 from kopt.evaluate import hooks as task_hooks
@@ -28,9 +28,18 @@ class Extras:
     """What a plan asks for besides quads."""
 
     def __init__(
-        self, task: Task, batches: Batches, regime: Regime, plan: Plan, product: Product | None, *, measures: bool
+        self,
+        task: Task,
+        batches: Batches,
+        regime: Regime,
+        plan: Plan,
+        product: Product | None,
+        known: MutableMapping[str, float],
+        *,
+        measures: bool,
     ) -> None:
-        """`measures`: whether times say something about a GPU."""
+        """`measures`: whether times say something about a GPU. `known` as in `accuracy`."""
+        self._known = known
         self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
         self._product, self._measures = product, measures
 
@@ -83,7 +92,7 @@ class Extras:
             return self._batches.ask(arm, calls, like=like, look="slices" if like else "whole")
 
         unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
-        for found in accuracy(shape, candidate, vendor, unit, ask):
+        for found in accuracy(shape, candidate, vendor, unit, ask, self._known):
             if found.status:
                 raise Rejected(found)
             series.warnings.append(found.message)

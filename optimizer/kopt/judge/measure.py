@@ -79,6 +79,7 @@ class Job:
     def __exit__(self, *_: object) -> None:
         with self._watch.on("end"):
             self._crew.disband()
+        self._bench.prepare()
         self.facts["seconds"], self.facts["batches"] = self._watch.seconds, self._batches.watch.seconds
         self.facts["batch_count"] = self._batches.watch.times.get("window", 0)
         with suppress(RuntimeError):
@@ -95,7 +96,10 @@ class Job:
             )
             self.series[shape.name] = Series(shape, found)
         self._quads = Quads(backend, self._crew, self._batches, self._regime)
-        self._extras = Extras(self._task, self._batches, self._regime, plan, self._product, measures=backend.measures)
+        known = self._bench.errors(self._task)
+        self._extras = Extras(
+            self._task, self._batches, self._regime, plan, self._product, known, measures=backend.measures
+        )
         with self._watch.on("start"):
             if not self._crew.take_over(self._need(TRUSTED)):
                 self._hire(TRUSTED, None, {})
@@ -116,6 +120,8 @@ class Job:
             if plan.witness and backend.measures and process == plan.processes - 1:
                 with self._watch.on("witness"):
                     self._witness()
+            if process + 1 < plan.processes:
+                self._bench.prepare()  # it wakes up while this one is buried
             self._crew.dismiss(CANDIDATE)
         if plan.replay and self._material.recipes:
             with self._watch.on("replay"):
@@ -280,6 +286,5 @@ class Job:
             parameters,
             nbytes=self._need(label),
             binaries=self._binaries if label == CANDIDATE else None,
-            life=max(1.0, left) + 30.0,
             start=min(self._plan.call_seconds, max(0.1, left)),
         )

@@ -1,5 +1,8 @@
 """The process beside the kernel: it imports it and calls it when told. Everything it says is hearsay.
 
+It wakes up before it knows which kernel it is for, while another runner may still be at work, and goes no further until
+it is told.
+
 Our code here is correct until the candidate is imported and worth nothing after: what it reports decides no verdict.
 It runs as a job of the fork server, behind walls of its own, and talks to the judge over a socket in its folder.
 """
@@ -43,11 +46,11 @@ def attend(kind: type[Serving], payload: dict[str, Any], folder: Path) -> None:
     """Connect to the judge and obey it, behind walls."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(str(folder / SOCKET))
-    _, fds, _, _ = socket.recv_fds(sock, 1, 3)
+    _, fds, _, _ = socket.recv_fds(sock, 1, 2)
     runner = kind(sock, payload, fds)
     try:
-        walls = confine.up(payload, folder)
-        runner.prepare(folder, walls)
+        runner.wake(confine.up(payload, folder))
+        runner.prepare(folder)
         while runner.obey():
             pass
     except EOFError:
@@ -62,23 +65,31 @@ class Serving:
     def __init__(self, sock: socket.socket, payload: Mapping[str, Any], fds: list[int]) -> None:
         self._sock, self._reader, self._payload = sock, channel.Reader(), payload
         self._orders, self._reports = protocol.attach_orders(fds[0]), protocol.attach_reports(fds[1])
-        self._arena_fd = fds[2]
         self._stage = "start"
         self._batch = 0
         self._tensors: list[tuple[str, list[Tensor]]] = []
 
-    def prepare(self, folder: Path, walls: Mapping[str, str]) -> None:
-        payload = self._payload
-        self._backend: RunnerSide = runner_side(payload["backend"])
-        self._arena = self._backend.attach(self._arena_fd, payload["arena_bytes"])
-        os.close(self._arena_fd)
+    def wake(self, walls: Mapping[str, str]) -> None:
+        """What takes time and touches no candidate: the device's context."""
+        self._backend: RunnerSide = runner_side(self._payload["backend"])
+        self._backend.wake()
+        self.send({"awake": True, "walls": dict(walls)})
+
+    def prepare(self, folder: Path) -> None:
+        """Wait to be told which kernel, and import it."""
+        _, fds, _, _ = socket.recv_fds(self._sock, 1, 1)
+        if not fds:
+            raise EOFError
+        payload = self._payload = {**self._payload, **self.receive()}
+        self._arena = self._backend.attach(fds[0], payload["arena_bytes"])
+        os.close(fds[0])
         shelf.adopt(folder / shelf.CACHE)
         self._stage = "import"
         task = Task.model_validate(payload["task"])
         self._order = [t.name for t in task.tensors]
         self._entry = self.entry(folder, task)
         self._parameters = dict(payload["parameters"])
-        self.send({"ready": True, "walls": dict(walls)})
+        self.send({"ready": True})
 
     def entry(self, folder: Path, task: Task) -> Entry:
         """What a call calls."""

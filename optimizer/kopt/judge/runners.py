@@ -29,6 +29,8 @@ _TELL = 1e-3
 _MEMORY = 16 << 30
 """Bytes of host memory a runner may hold; CUDA's own share of it is about 1 GiB."""
 _DISK = 8 << 30
+_LIFE = 86400.0
+"""Seconds. A judge ends its runners by itself, and the fork server ends them with the judge."""
 _COMMON = 60.0
 """Seconds for what every process would else compile."""
 
@@ -97,31 +99,17 @@ class Zygote:
 
 
 class Runner:
-    """One process with one kernel in it."""
+    """One process, and from `hire` on with one kernel in it."""
 
     job = "kopt.judge.runner:serve"
+    label = "runner"
 
-    def __init__(
-        self,
-        zygote: Zygote,
-        label: str,
-        payload: Mapping[str, Any],
-        arena_fd: int,
-        *,
-        deadline: float,
-        caches: Sequence[Path] = (),
-    ) -> None:
-        """Start it; `ready` then waits until it has imported its kernel. `deadline`: seconds, for its whole life.
-
-        `caches` are Triton caches to start with, copied: what a candidate writes there is seen by nobody else.
-        """
-        self.label = label
+    def __init__(self, zygote: Zygote, backend: str, *, trusted: bool = False) -> None:
+        """Start it: it raises its walls, unless it is `trusted`, wakes its device, and waits for `hire`."""
         self._zygote = zygote
         self.walls: dict[str, str] = {}
         self._ended: Mapping[str, Any] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="kopt-runner-"))
-        for cache in caches:
-            shelf.copy(cache, self._folder / shelf.CACHE)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(self._folder / SOCKET))
         listener.listen(1)
@@ -130,13 +118,14 @@ class Runner:
         self._reports, reports_fd = protocol.reports()
         output = os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self._supervisor, self._job, self.pid = zygote.start(self._folder, deadline, output, self.job)
-            self._job.sendall(channel.encode({"payload": dict(payload), "nonce": "-"}))
+            self._supervisor, self._job, self.pid = zygote.start(self._folder, _LIFE, output, self.job)
+            payload = {"backend": backend, "trusted": trusted}
+            self._job.sendall(channel.encode({"payload": payload, "nonce": "-"}))
             try:
                 self._sock, _ = listener.accept()
             except TimeoutError:
                 raise HarnessError("a runner did not connect within 30 s") from None
-            socket.send_fds(self._sock, [b"."], [orders_fd, reports_fd, arena_fd])
+            socket.send_fds(self._sock, [b"."], [orders_fd, reports_fd])
         finally:
             listener.close()
             for fd in (orders_fd, reports_fd, output):
@@ -144,8 +133,27 @@ class Runner:
         self._reader = channel.Reader()
         self._number = 0
 
+    def awake(self, seconds: float) -> None:
+        """Wait until it is; RunnerFailed, which is no candidate's doing."""
+        self.walls = dict(self._expect("awake", seconds, "wake up").get("walls", {}))
+
+    def hire(self, label: str, payload: Mapping[str, Any], arena_fd: int, caches: Sequence[Path] = ()) -> None:
+        """Tell it which kernel it is for; `ready` then waits until that is imported.
+
+        `caches` are Triton caches to start with, copied: what a candidate writes there is seen by nobody else.
+        """
+        self.label = label
+        for cache in caches:
+            shelf.copy(cache, self._folder / shelf.CACHE)
+        shelf.hand_over(self._folder / shelf.CACHE, self._folder)
+        try:
+            socket.send_fds(self._sock, [b"."], [arena_fd])
+        except OSError:
+            raise self._died() from None
+        self._tell(payload)
+
     def ready(self, seconds: float) -> None:
-        self.walls = dict(self._expect("ready", seconds, "import").get("walls", {}))
+        self._expect("ready", seconds, "import")
 
     def setup(self, layout: Layout, seconds: float) -> None:
         self._tell({"op": "setup", "layout": layout.model_dump(mode="json")})

@@ -70,6 +70,7 @@ def _open(request: dict[str, Any]) -> tuple[Bench, dict[str, Any], Zygote]:
         raise
     bench = Bench(backend, zygote, Path(request["cache"]) if request.get("cache") else None)
     witness = bench.self_test()
+    bench.prepare()
     return (
         bench,
         {"ready": True, "toolchain": toolchain, "witness_us": witness, "lock": held, "pid": os.getpid()},

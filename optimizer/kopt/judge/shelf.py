@@ -46,6 +46,15 @@ def copy(source: Path, target: Path) -> None:
                         (place / entry.name).write_bytes(file.read())
 
 
+def hand_over(cache: Path, owner: Path) -> None:
+    """Give a cache to whom a folder belongs: its runner may be another user by now."""
+    if os.getuid() != 0 or not cache.is_dir():
+        return
+    to = owner.stat()
+    for path in (cache, *cache.glob("*"), *cache.glob("*/*")):
+        os.chown(path, to.st_uid, to.st_gid, follow_symlinks=False)
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with suppress(OSError), os.scandir(folder) as entries:
         return list(entries)

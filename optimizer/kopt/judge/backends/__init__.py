@@ -113,6 +113,10 @@ class RunnerSide(Protocol):
 
     device: str
 
+    def wake(self) -> None:
+        """Initialise the device for this process."""
+        ...
+
     def attach(self, fd: int, nbytes: int) -> Tensor: ...
 
     def touch(self) -> None:

@@ -84,6 +84,9 @@ class CpuRunner:
 
     device = "cpu"
 
+    def wake(self) -> None:
+        pass
+
     def attach(self, fd: int, nbytes: int) -> Tensor:
         return _tensor(fd, nbytes)
 

@@ -166,13 +166,16 @@ class CudaRunner:
 
     device = "cuda"
 
-    def attach(self, fd: int, nbytes: int) -> Tensor:
+    def wake(self) -> None:
         import torch
-        from cuda.bindings import driver
 
         self._torch = torch
         self._one = torch.ones(1, device="cuda")
         self._event = torch.cuda.Event()
+
+    def attach(self, fd: int, nbytes: int) -> Tensor:
+        from cuda.bindings import driver
+
         prop = _properties(driver)
         granularity = _ok(driver.cuMemGetAllocationGranularity(
             prop, driver.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM))  # fmt: skip

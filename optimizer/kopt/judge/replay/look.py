@@ -135,16 +135,15 @@ class Replays:
         # The candidate's memory: it is gone, and nobody else uses it.
         arena, fd, size = self._bench.arena(CANDIDATE, need)
         payload = {
-            "backend": self._bench.backend.name,
             "task": self._task.model_dump(mode="json"),
             "source": None if self._measures else self._source,
             "parameters": {},
             "arena_bytes": size,
-            "trusted": False,
         }
-        life = max(1.0, self._batches.time_left) + _NOTICE
-        runner = Replaying(self._bench.zygote, REPLAY, payload, fd, deadline=life)
+        runner = Replaying(self._bench.zygote, self._bench.backend.name)
         self._arm = Arm(REPLAY, runner, arena)
+        runner.awake(_NOTICE)
+        runner.hire(REPLAY, payload, fd)
         runner.ready(_NOTICE)
         return self._arm
 
