@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Event = dict[str, Any]
-"""JSON-able: {"launch": id, ...} or {"aten": name, ...}."""
+"""JSON-able once taken: {"launch": id, ...} or {"aten": name, ...}. "arguments" may be put off by a callable."""
 _MOST = 20_000
 """Events of one call that are kept; a call that does more is no kernel."""
 
@@ -82,6 +82,9 @@ class Tape:
             self._paused -= 1
 
     def take(self) -> list[Event]:
-        """The events since the last take."""
+        """The events since the last take, what was put off written down."""
         events, self.events = self.events, []
+        for event in events:
+            if callable(event.get("arguments")):
+                event["arguments"] = event["arguments"]()
         return events
