@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-from kopt.evaluate.measure import material
+from kopt.evaluate.evaluator import Evaluator
 from kopt.evaluate.recipe import Argument, Box, Recipe, Step
-from kopt.evaluate.stage import Case
-from kopt.evaluate.trace import Trace
-from kopt.evaluate.workers import Workers
 from kopt.judge import Judge, Judgement
 from kopt.judge.replay import Material, Unreplayable
 from kopt.judge.replay.packing import extents, parameters, scalar, tensor_type
-from kopt.machine.products import product
-from kopt.records import NO_DEVICE_TIME, Outcome, Shape, Status, Submission, Task, digest
+from kopt.records import NO_DEVICE_TIME, Shape, Status, Task
 
 from .conftest import QUICK
 
@@ -68,21 +62,15 @@ WITH_ATEN = TWO_LAUNCHES.replace("part, scale, out,", "part, scale * 1.0, out,")
 @pytest.fixture(scope="module")
 def traced(blend: Task) -> Iterator[Callable[[str], Material]]:
     """What the trace stage records of a source at one shape."""
-    with Workers() as workers, tempfile.TemporaryDirectory() as store:
-        stage = Trace(workers, Path(store))
+    with Evaluator(blend, shapes=[TINY]) as evaluator:
 
         @cache
         def trace(source: str) -> Material:
-            task = blend.model_copy(update={"timing": (TINY,)})
-            submission = Submission(n=1, sha=digest(source), origin="user")
-            result = stage.run(Case(task, submission, source, product("h200")), {})
-            assert result.outcome is Outcome.PASSED, result.findings
-            found = material({"trace": result})
+            found = evaluator.material(source)
             assert found is not None
             return found
 
         yield trace
-        stage.close()
 
 
 @pytest.fixture

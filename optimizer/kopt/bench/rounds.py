@@ -6,7 +6,7 @@ library is taken within seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from kopt.bench.entries import BASELINE, Entry
 from kopt.evaluate import hooks
 from kopt.judge import Judge, Judgement, Plan
 from kopt.judge.plan import Regime
+from kopt.judge.replay import Material
 from kopt.judge.statistics import ratio
 from kopt.machine.products import Product
 from kopt.records import Measurement, Quantity, Shape, Status, Task
@@ -50,8 +51,12 @@ def bench(
     plan: Plan,
     rounds: int,
     on_step: Callable[[int, str], None] = lambda number, label: None,
+    materials: Mapping[str, Material | None] | None = None,
 ) -> list[Row]:
-    """Rows by kernel and shape, the vendor library's last. A kernel that fails is left out of later rounds."""
+    """Rows by kernel and shape, the vendor library's last. A kernel that fails is left out of later rounds.
+
+    `materials` are what traces recorded, by label: their launches are replayed for the time of the device alone.
+    """
     judged: dict[str, list[Judgement]] = {c.label: [] for c in contestants}
     out = {c.label for c in contestants if c.refused}
     for number in range(rounds):
@@ -61,8 +66,10 @@ def bench(
                 continue
             on_step(number, entry.label)
             # The check shapes are for the source: once is enough, and every timed output is checked anyway.
-            step = plan if number == 0 else plan.model_copy(update={"check": False, "graph": False, "agreement": False})
-            found = judge.measure(entry.source, entry.parameters, shapes, regime, step)
+            once = {"check": False, "graph": False, "agreement": False, "replay": False}
+            step = plan if number == 0 else plan.model_copy(update=once)
+            recorded = (materials or {}).get(entry.label)
+            found = judge.measure(entry.source, entry.parameters, shapes, regime, step, material=recorded)
             judged[entry.label].append(found)
             if found.status is not Status.PASSED:
                 out.add(entry.label)

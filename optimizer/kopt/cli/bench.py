@@ -45,6 +45,7 @@ def bench(
     from kopt.bench.entries import entries
     from kopt.bench.rounds import bench as measure
     from kopt.errors import ExitCode, MachineError
+    from kopt.evaluate.evaluator import Evaluator
     from kopt.judge import Judge, Plan
     from kopt.machine.choose import choose
     from kopt.machine.detect import detect
@@ -64,12 +65,20 @@ def bench(
         sizes = sizes if shapes else found.check_cpu[:2]
     taking_part = entries(found, place.target.key, where, files or (), others=not only)
     out = console(stderr=True)
+    materials = {}
+    if backend == "cuda":
+        # Before anything is timed: compilers would be in the way.
+        with Evaluator(found, target=place.target.key, shapes=sizes) as evaluator:
+            for entry in taking_part:
+                if not entry.refused:
+                    out.print(f"tracing {line(entry.label, 60)}", style="bright_black")
+                    materials[entry.label] = evaluator.material(entry.source, entry.parameters)
     with Judge(found, backend, device=place.gpu or "", target=place.target) as judge:
 
         def say(number: int, label: str) -> None:
             out.print(f"round {number + 1} of {rounds}: {line(label, 60)}", style="bright_black")
 
-        rows = measure(judge, found, taking_part, sizes, regime, plan, rounds, say)
+        rows = measure(judge, found, taking_part, sizes, regime, plan, rounds, say, materials)
     if csv:
         shown.write_text(csv, shown.as_csv(rows))
     if figure:

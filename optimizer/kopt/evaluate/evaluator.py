@@ -41,6 +41,7 @@ from kopt.records import (
 if TYPE_CHECKING:
     from kopt.evaluate.binaries import Binaries
     from kopt.evaluate.sass import Instruction
+    from kopt.judge.replay import Material
     from kopt.records import Toolchain
 
 OnStage = Callable[[str], None]
@@ -222,6 +223,11 @@ class Evaluator:
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
         results = self._run(case, ("policy", "trace"), None)
         return next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
+
+    def material(self, source: str, parameters: Parameters | None = None) -> Material | None:
+        """What a judge needs to replay a source's launches at the timing shapes; None when it cannot be traced."""
+        case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
+        return measure.material({"trace": self._trace.run(case, {})})
 
     def hot_loop(self, kernel: KernelFacts) -> tuple[Instruction, ...]:
         """Instructions of the hot loop of a kernel that `kernels` has returned; () when it has no loop."""
