@@ -190,7 +190,7 @@ class Replays:
         runner.omit([], _CALL_S)
         names = [f"{recipe.steps[n].name} (launch {n + 1} of {len(recipe.steps)})" for n in idle]
         for name in names:
-            message = f"{name} could be left out: the output was the same without it"
+            message = f"{name} could be left out: on these inputs the output is the same without it"
             self.findings.append(Finding(rule="judge.ghost", message=message, shape=shape.name))
         return names
 
