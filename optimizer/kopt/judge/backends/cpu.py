@@ -88,6 +88,9 @@ class CpuRunner:
         pass
 
     def attach(self, fd: int, nbytes: int) -> Tensor:
+        from kopt.evaluate.worker import rounding
+
+        rounding.install()  # the interpreter rounds as a GPU does, here as in the stage "numerics"
         return _tensor(fd, nbytes)
 
     def touch(self) -> None:
