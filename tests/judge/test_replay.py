@@ -110,7 +110,8 @@ def test_a_launch_without_a_part_in_the_result_is_named(judged: Callable[[str], 
     assert judgement.status is Status.PASSED
     (finding,) = judgement.findings
     assert finding.rule == "judge.ghost"
-    assert "scale_kernel (launch 3 of 3) could be left out" in finding.message
+    assert "launch 2 of scale_kernel could be left out: it does not change the output at tiny" in finding.message
+    assert judgement.facts["replay"]["tiny"]["idle"] == ["scale_kernel (launch 3 of 3)"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class Replays:
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
         """By shape: steps, microseconds, launches without a part."""
+        self._parts: dict[tuple[str, int], dict[str, bool]] = {}
+        """Of every launch, its kernel's first, second, ..., by shape: whether it has a part in the output."""
 
     def look(self, series: Mapping[str, Series], need: int) -> None:
         """Add device times and warnings to the series; Rejected when the launches have no part in the result.
@@ -70,6 +72,7 @@ class Replays:
         try:
             for one in series.values():
                 self._shape(one, need)
+            self._name_ghosts()
         finally:
             if self._arm is not None:
                 self._arm.runner.kill()
@@ -188,11 +191,19 @@ class Replays:
             message = "the launches with matrix instructions have no part in the result: it is the same without them"
             raise Rejected(Finding(rule="judge.ghost", message=message, status=Status.REJECTED, shape=shape.name))
         runner.omit([], _CALL_S)
-        names = [f"{recipe.steps[n].name} (launch {n + 1} of {len(recipe.steps)})" for n in idle]
-        for name in names:
-            message = f"{name} could be left out: on these inputs the output is the same without it"
-            self.findings.append(Finding(rule="judge.ghost", message=message, shape=shape.name))
-        return names
+        names = [step.name for step in recipe.steps]
+        for n in launches[:_GHOSTS]:
+            self._parts.setdefault((names[n], names[:n].count(names[n])), {})[shape.name] = n not in idle
+        return [f"{recipe.steps[n].name} (launch {n + 1} of {len(recipe.steps)})" for n in idle]
+
+    def _name_ghosts(self) -> None:
+        """A launch without a part at one shape may have one at another, when inputs ask for it. At none is a ghost."""
+        for (name, before), parts in self._parts.items():
+            if not any(parts.values()):
+                which = f"launch {before + 1} of {name}" if (name, 1) in self._parts else name
+                where = f"at {next(iter(parts))}" if len(parts) == 1 else f"at any of {len(parts)} shapes"
+                message = f"{which} could be left out: it does not change the output {where}"
+                self.findings.append(Finding(rule="judge.ghost", message=message))
 
     def _once(self, runner: Replaying, deck: Deck, call: Call, without: list[int]) -> list[Tensor]:
         """The bytes of a call's outputs, on the inputs of the batch before, with some steps left out."""
