@@ -215,7 +215,7 @@ class Evaluator:
         if self._measure is None:
             raise HarnessError("this evaluator measures nothing: it has no GPU")
         case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
-        traced = self._run(case, ("trace",), None) if plan.replay else []
+        traced = self._run(case, ("trace",), None, to_be_measured=True) if plan.replay else []
         return self._measure.measure(case, plan, rival, earlier={result.stage: result for result in traced})
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
