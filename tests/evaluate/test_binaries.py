@@ -11,6 +11,7 @@ import pytest
 from kopt import content
 from kopt.evaluate.binaries import Binaries
 from kopt.evaluate.stage import Case
+from kopt.evaluate.steering import Steering
 from kopt.evaluate.workers import Workers
 from kopt.judge import shelf
 from kopt.machine.products import product
@@ -48,9 +49,10 @@ def case(task: Task, source: str = SOURCE) -> Case:
 
 
 def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path) -> None:
-    with Workers() as workers:
-        store = Binaries(workers)
+    with Workers(cores=4) as workers:
+        store = Binaries(workers, Steering(workers, tmp_path))
         store.begin(case(task))
+        assert len(store._begun[next(iter(store._begun))]) == 2
         with store.taken(case(task)) as cache:
             assert cache is not None
             made = entries(cache)
@@ -75,9 +77,9 @@ def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path)
     assert copied.keys() == made.keys()
 
 
-def test_a_source_that_cannot_be_imported_leaves_nothing_and_breaks_nothing(task: Task) -> None:
+def test_a_source_that_cannot_be_imported_leaves_nothing_and_breaks_nothing(task: Task, tmp_path: Path) -> None:
     with Workers() as workers:
-        store = Binaries(workers)
+        store = Binaries(workers, Steering(workers, tmp_path))
         store.begin(case(task, "import nothing_of_that_name\n"))
         with store.taken(case(task, "import nothing_of_that_name\n")) as cache:
             assert cache is not None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kopt.errors import HarnessError
+from kopt.errors import KoptError
 from kopt.evaluate.stage import Case
 from kopt.evaluate.tensors import layout
-from kopt.judge.shelf import CACHE
-from kopt.records import digest
+from kopt.judge import shelf
+from kopt.records import Shape, digest
 
 if TYPE_CHECKING:
+    from kopt.evaluate.steering import Steering
     from kopt.evaluate.workers import Workers
 
 DEADLINE = 120.0
@@ -27,52 +28,59 @@ DEADLINE = 120.0
 class Binaries:
     """Thread-safe. As many at a time as there are cores."""
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, workers: Workers, steering: Steering) -> None:
+        self._workers, self._steering = workers, steering
         # Processes of another uid must reach their own folders in it.
         self._store = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._store.chmod(0o711)
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()
-        self._begun: dict[str, Future[Path]] = {}
+        self._begun: dict[str, list[Future[Path]]] = {}
 
     def begin(self, case: Case) -> None:
-        """Compile what the case launches at the shapes that a judge will ask for."""
-        key = _key(case)
+        """Compile what the case launches at the shapes that a judge will ask for, in several processes."""
+        key, shapes = _key(case), (*case.task.timing, *case.task.check_gpu)
+        jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
             if key not in self._begun:
-                self._begun[key] = self._pool.submit(self._make, case)
+                self._begun[key] = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
 
     @contextmanager
     def taken(self, case: Case) -> Iterator[Path | None]:
         """The Triton cache that came of it, waited for; gone afterwards: the judge keeps what a source compiled."""
         with self._lock:
-            future = self._begun.pop(_key(case), None)
-        folder = future.result() if future is not None else None
+            futures = self._begun.pop(_key(case), [])
+        folders = [future.result() for future in futures]
         try:
-            yield folder / CACHE if folder is not None else None
+            for other in folders[1:]:
+                shelf.copy(other / shelf.CACHE, folders[0] / shelf.CACHE)
+            yield folders[0] / shelf.CACHE if folders else None
         finally:
-            if folder is not None:
+            for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self._store, ignore_errors=True)
 
-    def _make(self, case: Case) -> Path:
+    def _make(self, case: Case, shapes: Sequence[Shape]) -> Path:
         folder, task = Path(tempfile.mkdtemp(dir=self._store)), case.task
-        payload = {
-            "source": case.source,
-            "entry": task.entry,
-            "target": case.target.key,
-            "parameters": dict(case.parameters),
-            "shapes": [layout(task.tensors, shape.dims) for shape in (*task.timing, *task.check_gpu)],
-        }
-        job = "kopt.judge.binaries:make"
-        with suppress(HarnessError):  # without binaries the runner compiles for itself
+        with suppress(KoptError):  # without binaries the runner compiles for itself
+            payload = {
+                "source": case.source,
+                "entry": task.entry,
+                "target": case.target.key,
+                "parameters": dict(case.parameters),
+                "shapes": [self._shape(case, shape, folder) for shape in shapes],
+            }
+            job = "kopt.judge.binaries:make"
             # `trusted`: the job raises its walls itself, since the ordinary ones allow no compiler.
             self._workers.run("compile", job, payload, folder=folder, deadline=DEADLINE, trusted=True)
         return folder
+
+    def _shape(self, case: Case, shape: Shape, folder: Path) -> list[dict[str, Any]]:
+        files = self._steering.put(folder, case.task, shape, case.seed)
+        return [{**spec, "file": files.get(spec["name"])} for spec in layout(case.task.tensors, shape.dims)]
 
 
 def _key(case: Case) -> str:

@@ -98,7 +98,7 @@ class Evaluator:
         self._measure: Measure | None = None
         self._binaries: Binaries | None = None
         if gpu is not None:
-            self._binaries = Binaries(self.workers)
+            self._binaries = Binaries(self.workers, steering)
             self._measure = Measure(Judge(self.task, device=gpu, target=self.target), self._binaries)
             self._measure.warm()
             self.stages = (*self.stages, self._measure)

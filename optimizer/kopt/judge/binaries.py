@@ -2,14 +2,15 @@
 
 A job of a fork server, untrusted from the import on, behind the walls of a runner but without a device. Triton itself
 compiles here, with the options, the target and the file layout of a runner, so that what it leaves in its cache has the
-keys that a runner asks for (checked with Triton 3.6.0 and 3.7.1). The cache is the candidate's own work: it is shown to
+keys that a runner asks for (seen on an H200 with Triton 3.6.0). The cache is the candidate's own work: it is shown to
 runners of the same source and to nobody else.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 def make(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
     """Call payload["entry"] of payload["source"] once at each of payload["shapes"], on a GPU that is not there.
 
+    A shape is a list of tensors as `make_tensors` takes them: integers that steer the host lie in files of the folder.
+
     Returns {"shapes": how many went through}. One that raises is left out: the runner will say why.
     """
     from kopt.evaluate.worker import shims
     from kopt.evaluate.worker.tape import Tape
+    from kopt.evaluate.worker.trace import make_tensors
     from kopt.judge import confine
     from kopt.judge.runner import load
     from kopt.machine.products import product
@@ -33,10 +37,12 @@ def make(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]:
     done = 0
     with shims.Presented(tape):
         entry = getattr(load(payload["source"], folder), payload["entry"])
-        for sizes in payload["shapes"]:
-            with suppress(Exception):
-                entry(*_tensors(sizes), **payload["parameters"])
+        for specs in payload["shapes"]:
+            try:
+                entry(*make_tensors(specs, folder), **payload["parameters"])
                 done += 1
+            except Exception as error:
+                traceback.print_exception(error)
     return {"shapes": done}
 
 
@@ -44,19 +50,6 @@ def common(payload: dict[str, Any], folder: Path, ask: object) -> dict[str, Any]
     """What every process that launches with Triton compiles first, whatever it launches. Trusted."""
     importlib.import_module("triton.backends.nvidia.driver").CudaUtils()
     return {}
-
-
-def _tensors(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """As a trace gives them: memory that nobody touches. Contents must not matter to what is compiled."""
-    import torch
-
-    made = []
-    for spec in specs:
-        tensor = torch.empty(spec["sizes"], dtype=getattr(torch, spec["dtype"]))
-        if tensor.numel() == 1 or not tensor.dtype.is_floating_point:
-            tensor.fill_(1 if tensor.dtype.is_floating_point else 0)
-        made.append(tensor)
-    return made
 
 
 def _install(target: Any) -> None:

@@ -53,9 +53,9 @@ class Plan(Record):
     """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
 
 
-SCREENING = Plan(quads=4, graph=False, agreement=False, rest=0.4)
-"""On an H200 neither times, ratios to the vendor library nor their spread differ between rests of 20, 50 and 100 ms by
-more than they do from one verdict to the next."""
+SCREENING = Plan(quads=4, graph=False, agreement=False, rest=0.5)
+"""On an H200 times, ratios to the vendor library and their spread differ between rests of 50 and 100 ms by no more than
+they do from one verdict to the next (docs/judge-feasibility.md)."""
 PROMOTION = Plan(quads=12, processes=3, witness=True, seconds=300.0)
 HEADLINE = Plan(quads=20, processes=4, witness=True, seconds=600.0)
 
