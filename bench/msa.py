@@ -10,7 +10,7 @@ torch's SDPA (the fastest of its cuDNN and flash kernels, with its own TFLOPS) a
 
 Without a GPU the same code runs on tiny sizes in Triton's interpreter: a rehearsal, whose table has no times. What is
 known without one is printed in either case: the modelled time of attention (kopt's prediction for the H200) and the
-arithmetic behind the claim that has no time. This script has not run on a GPU yet.
+arithmetic behind the claim that has no time. bench/data/msa-h200.json is what it wrote on an H200.
 
 Kernels are the families of kernels/msa_*/ with their defaults; --index and --attend name others.
 """
@@ -29,6 +29,7 @@ from msa_clock import HERE, Clock
 from msa_stages import CHUNK, M3, MEASURED, ONE_SHOT, REHEARSED, Bench, Row, decode, line, prefill
 
 from kopt.machine.detect import detect
+from kopt.machine.fingerprint import fingerprint
 from kopt.machine.products import product
 from kopt.msa import arithmetic
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--regimes", default="random,m3_like,hot_block")
     parser.add_argument("--batches", default="1,8,16,32,128")
     parser.add_argument("--index", default="fused")
-    parser.add_argument("--attend", default="q_outer,union,kv_outer")
+    parser.add_argument("--attend", default="q_outer,union,kv_outer,adaptive")
     parser.add_argument("--json", type=Path, help="write everything there, too")
     parser.add_argument("--no-model", action="store_true", help="leave out the modelled times: minutes of one core")
     options = parser.parse_args()
@@ -144,6 +145,18 @@ def main() -> None:
     target = gpu.product if gpu is not None and gpu.product is not None else product("h200")
     attends = tuple(options.attend.split(","))
     bench = Bench(Clock(gpu is not None), target, "cuda" if gpu is not None else "cpu", options.index, attends)
+    machine = fingerprint()
+
+    def write(found: list[Goal]) -> None:
+        """After every row: what was measured outlives a machine that goes away."""
+        if options.json:
+            options.json.write_text(
+                json.dumps({"gpu": gpu.name if gpu is not None else None, "machine": machine,
+                            "rows": [asdict(r) for r in bench.rows], "goals": [asdict(g) for g in found]}, indent=1)
+                + "\n"
+            )  # fmt: skip
+
+    bench.added = lambda: write([])
     lengths = tuple(int(n) for n in options.lengths.split(",") if n) or (LENGTHS if gpu is not None else (300,))
     regimes = tuple(options.regimes.split(","))
     where = gpu.name if gpu is not None else "no GPU: a rehearsal on tiny sizes, nothing is measured"
@@ -168,11 +181,7 @@ def main() -> None:
         print(f"{verdict:21} {goal.asked:>9} {goal.got:>13}  {goal.name}")
     if gpu is None:
         print("rehearsed launches: " + ", ".join(f"{name} {n}" for name, n in sorted(bench.clock.launches.items())))
-    if options.json:
-        options.json.write_text(
-            json.dumps({"gpu": gpu.name if gpu is not None else None, "rows": [asdict(r) for r in bench.rows],
-                        "goals": [asdict(g) for g in found]}, indent=1) + "\n"
-        )  # fmt: skip
+    write(found)
 
 
 if __name__ == "__main__":

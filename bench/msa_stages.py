@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,8 @@ class Bench:
     index: str
     attends: tuple[str, ...]
     rows: list[Row] = field(default_factory=list)
+    added: Callable[[], object] = lambda: None
+    """Called after every row."""
 
     def add(self, row: Row, flops: float, moved: float = 0.0) -> Row:
         row.evidence = MEASURED if self.clock.gpu and row.us is not None else REHEARSED
@@ -59,6 +62,7 @@ class Bench:
             peak = self.target.peak("bf16")
             row.percent = 100 * row.tflops / peak if peak else None
         self.rows.append(row)
+        self.added()
         print(line(row), flush=True)
         return row
 
