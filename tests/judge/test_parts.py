@@ -18,10 +18,12 @@ import torch
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
 from kopt.judge.agreement import agreement
+from kopt.judge.backends import Sample
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck, variants_for
 from kopt.judge.layout import layout, stacked, views
 from kopt.judge.numbers import impossible
+from kopt.judge.quads import Quads
 from kopt.judge.sizing import floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
@@ -301,6 +303,15 @@ def test_promotion_gets_harder_with_every_submission() -> None:
 def test_a_single_quad_promotes_nothing() -> None:
     assert not promotes([[-1.0]], 1)
     assert not promotes([], 1)
+
+
+def test_a_reason_to_throttle_that_both_arms_met_does_not_make_a_quad_uneven() -> None:
+    quads = Quads(CpuJudge(""), None, None, "burst")  # type: ignore[arg-type]
+    calm, capped, slow = Sample(clock_mhz=1980.0), Sample(1980.0, throttle=("power cap",)), Sample(clock_mhz=1950.0)
+    assert not quads._uneven({"kernel": [calm, capped], "baseline": [capped, calm]})
+    assert quads._uneven({"kernel": [calm, capped], "baseline": [calm, calm]})
+    assert quads._uneven({"kernel": [calm, slow], "baseline": [calm, slow]})
+    assert not quads._uneven({"kernel": [Sample(), Sample()], "baseline": [Sample(), Sample()]})
 
 
 # ---------------------------------------------------------------------------------------------------------- agreement
