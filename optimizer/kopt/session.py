@@ -292,7 +292,7 @@ class Session:
             self._stage(entry.n, "trial", batch[i].n)
             batch[i] = self._evaluator.confirm(entry.submission, source, batch[i])
         for i, trial in enumerate(batch):
-            at_a_glance = trial.status is Status.PASSED and i not in final
+            at_a_glance = trial.status is Status.PASSED and i not in final and not trial.pruned
             yield trial.model_copy(update={"pruned": "at a glance not among the best"}) if at_a_glance else trial
 
     def _append(self, type: str, **payload: Any) -> Event:

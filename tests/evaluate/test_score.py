@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kopt import content
-from kopt.evaluate.score import score
+from kopt.evaluate.score import outclassed, score
 from kopt.machine.products import Product, product
 from kopt.records import Measurement, Prediction, Quantity
 
@@ -53,3 +53,8 @@ def test_measurements_are_scored_in_the_burst_regime() -> None:
     both = measured([0.6] * 4, "burst") + measured([0.5] * 4, "sustained")
     assert score(TASK, product("h200"), both) == pytest.approx(0.6)
     assert score(TASK, product("h200"), measured([0.5] * 4, "sustained")) is None
+
+
+def test_what_is_modelled_far_behind_is_not_measured() -> None:
+    assert outclassed(0.25, 0.75).startswith("modelled 3.0 times")
+    assert outclassed(0.50, 0.70) == outclassed(0.70, 0.70) == outclassed(None, 0.70) == ""

@@ -19,7 +19,7 @@ from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import VERSION, measure, outcome
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
-from kopt.evaluate.score import score
+from kopt.evaluate.score import outclassed, score
 from kopt.evaluate.stage import Case, Stage
 from kopt.judge import Judge, Plan, Rival
 from kopt.machine.products import DEFAULT_TARGET, product
@@ -28,6 +28,7 @@ from kopt.records import (
     KernelFacts,
     Outcome,
     Parameters,
+    Prediction,
     Shape,
     StageResult,
     Status,
@@ -95,6 +96,7 @@ class Evaluator:
             Numerics(self.workers, self._store),
             Predict(self.workers, self._store, steering=steering),
         )
+        self._modelled: dict[str, float] = {}
         self._measure: Measure | None = None
         self._binaries: Binaries | None = None
         if gpu is not None:
@@ -140,6 +142,7 @@ class Evaluator:
         results = self._run(case, stages, on_stage, to_be_measured="measure" in stages)
         status = outcome.status_of(results)
         predictions, measurements = outcome.predictions(results), outcome.measurements(results)
+        self._modelled_of(submission, predictions)
         value, evidence = None, None
         if status is Status.PASSED and measurements:
             value, evidence = score(self.task, self.target, measurements), Evidence.MEASURED
@@ -167,9 +170,7 @@ class Evaluator:
         """
         started = time.perf_counter()
         case = self._case(submission, source, parameters)
-        results = self._run(case, TRIAL, None, to_be_measured=True)
-        if self._measure is not None and outcome.status_of(results) is Status.PASSED:
-            results.append(self._measure.measure(case, measure.GLANCE))
+        results = self._run(case, TRIAL, None)
         trial = Trial(
             n=n,
             submission=submission.n,
@@ -178,7 +179,19 @@ class Evaluator:
             predictions=outcome.predictions(results),
             facts=outcome.main_kernel(results),
         )
+        if self._measure is not None and trial.status is Status.PASSED:
+            if why := outclassed(*self._modelled_of(submission, trial.predictions)):
+                return trial.model_copy(update={"pruned": why, "seconds": time.perf_counter() - started})
+            if self._binaries is not None:
+                self._binaries.begin(case)
+            results.append(self._measure.measure(case, measure.GLANCE))
         return self._scored(trial, results, started)
+
+    def _modelled_of(self, submission: Submission, predictions: Sequence[Prediction]) -> tuple[float | None, float]:
+        """The modelled score, and the best one of this submission's points so far."""
+        value = score(self.task, self.target, predictions)
+        best = self._modelled[submission.sha] = max(self._modelled.get(submission.sha, 0.0), value or 0.0)
+        return value, best
 
     def confirm(self, submission: Submission, source: str, trial: Trial) -> Trial:
         """A trial that a glance speaks for, measured as trials that count are."""

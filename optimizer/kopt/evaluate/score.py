@@ -11,6 +11,9 @@ from kopt.records import Measurement, Prediction, Quantity, Task
 REGIME = "burst"
 """The regime whose measurements are scored: a steady clock depends on the cooling of the machine, not on the kernel."""
 
+PRUNE = 1.5
+"""Predictions rank well and are wrong by a third at worst: what they call slower than this is not measured."""
+
 
 def score(task: Task, product: Product, results: Sequence[Prediction] | Sequence[Measurement]) -> float | None:
     """Geometric mean of the task's metric (a fraction of 1) over every timing shape; None when one lacks a number.
@@ -25,6 +28,13 @@ def score(task: Task, product: Product, results: Sequence[Prediction] | Sequence
     if len(found) < len(values):
         return None
     return exp(sum(log(value) for value in found) / len(found))
+
+
+def outclassed(modelled: float | None, best: float) -> str:
+    """Why a point is not worth the device's time, from modelled scores; "" when it is."""
+    if modelled is None or modelled * PRUNE >= best:
+        return ""
+    return f"modelled {best / modelled:.1f} times as slow as the best point"
 
 
 def _counts(task: Task, result: Prediction | Measurement) -> bool:
