@@ -29,6 +29,7 @@ from kopt.records import Evidence, Shape, Task
 from kopt.run import Run
 from kopt.session import Session, Stop
 from kopt.shapes import read_shapes
+from kopt.work import work
 
 DEFAULT_BUDGET = Budget(submissions=40, trials=36)
 
@@ -118,6 +119,7 @@ def describe(
         budget=budget,
         metric=task.score.metric,
         shapes=shapes,
+        work=work(task, shapes or task.timing),
         start=start,
         toolchain=evaluator.toolchain,
         machine=fingerprint(),

@@ -12,11 +12,23 @@ from pydantic import ValidationError
 
 from kopt.budget import Budget
 from kopt.errors import HarnessError, UsageError
-from kopt.records import Evidence, Shape, Toolchain
+from kopt.records import Cost, Evidence, Shape, Toolchain
 from kopt.records.base import Record
 
 SCHEMA = 1
 META = "run.json"
+
+
+class Work(Record):
+    """What the task asked for when the run began: rates and rooflines are still known after the task has changed."""
+
+    peak: str
+    """Kind of arithmetic that utilization is of; `Task.score.peak`."""
+    shapes: tuple[Shape, ...]
+    costs: Mapping[str, Cost]
+    """By shape, as it is timed."""
+    baseline: str = ""
+    """What measurements are compared with, in the words of the task's `baseline`."""
 
 
 class Meta(Record):
@@ -40,6 +52,8 @@ class Meta(Record):
     """What the scores of this run are fractions of; `Task.score.metric` at the time."""
     shapes: tuple[Shape, ...] = ()
     """Timing shapes when they are the user's own, else empty."""
+    work: Work | None = None
+    """None in runs of earlier versions."""
     start: str = ""
     """Name of the source the run started from (`--from`), below sources/."""
     toolchain: Toolchain

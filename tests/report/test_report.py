@@ -16,6 +16,7 @@ import pytest
 from made_runs import Made
 from rich.console import Console
 
+from kopt import content
 from kopt.journal import FILE, Journal
 from kopt.records import Evidence, Status
 from kopt.report import terminal
@@ -29,6 +30,7 @@ from kopt.report.task import About, about
 from kopt.report.write import report
 from kopt.run import TrialRow
 from kopt.runs import summaries
+from kopt.work import work
 
 
 def said(renderable: Any) -> str:
@@ -225,6 +227,14 @@ def test_without_the_tasks_own_count_of_work_no_rate_is_shown(workspace: Path) -
     text = read(html(folder, workspace)).text
     assert "TFLOP/s and GB/s are left out: the task fp8_gemm has changed since this run" in text
     assert "Roofline of" not in text
+
+
+def test_the_work_that_a_run_recorded_outlives_its_task(workspace: Path) -> None:
+    task = content.load_task("fp8_gemm", workspace)
+    folder = nights.night(workspace, 12, task_sha="0" * 64, work=work(task, task.timing))
+    text = read(html(folder, workspace)).text
+    assert "left out" not in text
+    assert "Roofline of" in text
 
 
 def test_rates_are_the_work_over_the_time(workspace: Path) -> None:

@@ -55,9 +55,9 @@ def roofline(
 ) -> Roofline | None:
     """None when the product's peak, or the work of the task's shapes, is unknown."""
     gpu = _product(target)
-    if gpu is None or about.task is None or not about.costs:
+    if gpu is None or not about.costs:
         return None
-    peak = gpu.peak(about.task.score.peak)
+    peak = gpu.peak(about.peak)
     if peak is None:
         return None
     found = [
@@ -87,7 +87,7 @@ def roofline(
     ]  # fmt: skip
     names = {shape: a for _, _, shape, a, _ in found}
     return Roofline(
-        HEIGHT, gpu.name, f"{short(peak)} TFLOP/s {about.task.score.peak}", f"{short(gpu.hbm_tbs)} TB/s", path,
+        HEIGHT, gpu.name, f"{short(peak)} TFLOP/s {about.peak}", f"{short(gpu.hbm_tbs)} TB/s", path,
         [Tick(x.at(v), short(v)) for v in decades(x.low, x.high)],
         [Tick(y.down(v), short(v)) for v in decades(y.low, y.high)],
         dots, [Step(mark.n, step, line(mark.label, 40)) for step, (mark, _) in enumerate(landmarks, 1)],
