@@ -20,6 +20,8 @@ Dims = dict[str, int]
 # Any queries go with any keys of the same sequences, whose lengths follow from the sizes alone.
 GROUPS = (("iq",), ("ik", "cu_q", "cu_k"))
 EXACT = ("integers", "ties", "spikes")
+# What a query lists depends on no other query.
+SEPARABLE = ("T",)
 
 
 def make_inputs(dims: Dims, family: str, seed: int, device: str) -> Tensors:
@@ -69,6 +71,13 @@ def reference(inputs: Tensors, dims: Dims) -> Tensors:
 def check(inputs: Tensors, got: Tensors, want: Tensors, dims: Dims, family: str) -> list[dict[str, Any]]:
     """What is wrong with got["ids"]; README.md has the rule."""
     return faults(**inputs, ids=got["ids"], exact=family in EXACT)
+
+
+def check_slices(
+    inputs: Tensors, got: Tensors, dims: Dims, family: str, dim: str, index: torch.Tensor
+) -> list[dict[str, Any]]:
+    """The same of the lists of some queries: got["ids"] is [HKV, len(index), 16]."""
+    return faults(**inputs, ids=got["ids"], exact=family in EXACT, rows=index)
 
 
 def cost(dims: Dims) -> dict[str, float]:

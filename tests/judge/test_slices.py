@@ -76,3 +76,25 @@ def test_hidden_shapes_are_of_heads_that_belong_together(task: Task) -> None:
 def test_a_shape_is_timed_with_the_first_of_its_own_inputs(task: Task) -> None:
     assert {shape.name: task.timed_family(shape) for shape in task.timing}["128k-hot_block"] == "hot_block"
     assert task.timed_family(SHAPE) == task.input_families[0]
+
+
+def test_a_wrong_list_is_found_by_the_tasks_own_comparison_of_slices() -> None:
+    index = content.read_task(Path(__file__).parents[2] / "tasks" / "msa_index")
+    shape = Shape(name="small", dims={"T": 4, "S": 2700, "HKV": 2, "OFFSETS": 3})
+    plan = layout(index, shape.dims, CALLS, CALLS)
+    arena, _ = CpuJudge("").share(plan.total_bytes)
+    cards = Deck(index, hooks.load(index), shape, plan, arena, "cpu")
+    cards.draw("integers")
+    calls = cards.deal(CALLS)
+    for call in calls:
+        want, _ = cards.expected(cards.inputs(call), shape.dims)
+        cards.outputs["ids"][cards.slot(call)].copy_(want["ids"])
+    secret = Snapshot.draw(cards, CALLS)
+    assert secret.take().verify(calls, "integers") is None
+    wrong = next(n for n, call in enumerate(calls) if cards.slot(call) != secret.whole)
+    cards.outputs["ids"][cards.slot(calls[wrong]), 1, 3, 2] = -1
+    finding = secret.again().verify(calls, "integers", "slices")
+    assert finding is not None
+    assert finding.rule == "msa_index.packed"
+    assert finding.place.startswith("token 3 ")
+    assert f"call {wrong + 1} of {CALLS}" in finding.message

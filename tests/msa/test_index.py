@@ -47,6 +47,20 @@ def test_the_reference_passes_in_any_order(dims: dict[str, int], family: str) ->
     assert rules(inputs, turned, exact=family in HOOKS.EXACT) == []
 
 
+@pytest.mark.parametrize("dims", [LONG, RAGGED])
+def test_some_lists_are_checked_as_all_are(dims: dict[str, int]) -> None:
+    inputs = HOOKS.make_inputs(dims, "integers", 4, "cpu")
+    ids = choose(**inputs)
+    rows = torch.randperm(dims["T"])[:7]
+    assert HOOKS.check_slices(inputs, {"ids": ids[:, rows]}, dims, "integers", "T", rows) == []
+    shifted = ids[:, (rows + 1) % dims["T"]]
+    wrong = ids.clone()
+    wrong[:, rows] = shifted
+    want = {fault["rule"] for fault in HOOKS.check(inputs, {"ids": wrong}, {}, dims, "integers")}
+    got = HOOKS.check_slices(inputs, {"ids": shifted}, dims, "integers", "T", rows)
+    assert {fault["rule"] for fault in got} == want != set()
+
+
 @pytest.mark.parametrize("dims", [LONG, RAGGED, SHORT, ORPHANS])
 def test_the_reference_is_the_published_definition(dims: dict[str, int]) -> None:
     inputs = HOOKS.make_inputs(dims, "normal", 1, "cpu")

@@ -17,6 +17,7 @@ from kopt.cli.shared import (
     TaskName,
     Workspace,
     complete_run,
+    complete_target,
     console,
     print_json,
     root,
@@ -31,6 +32,9 @@ POLL = 0.2
 """Seconds between looks at a watched file."""
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A kernel file.")]
+Screened = Annotated[
+    str | None, typer.Option("--target", help="GPU to compile for (default: h200).", autocompletion=complete_target)
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Pin a parameter; may be repeated.")]
 
 
@@ -43,7 +47,7 @@ def check(
     ctx: typer.Context,
     task: TaskName,
     file: File,
-    target: Target = None,
+    target: Screened = None,
     pinned: Set = None,
     watch: Annotated[bool, typer.Option("--watch", help="Check again whenever the file changes.")] = False,
     json: Json = False,

@@ -6,6 +6,8 @@
 
     bound(inputs, expected, dims)               largest error allowed to each element, by output
     check(inputs, got, want, dims, family)      a comparison of the task's own: findings as dictionaries
+    check_slices(inputs, got, dims, family, dim, index)
+                                                the same of the outputs' given indices along one dimension
     baseline(*tensors)                          the entry of what measurements are compared with: a vendor library
     make_integers(dims, family, seed, device)   the integer inputs that make_inputs would make, without the others
     stand_ins(dims, family, seed)               integers that a kernel finds from floats on its way, for predict:
@@ -29,7 +31,7 @@ from kopt.errors import UsageError
 from kopt.records import Cost, Shape, Task
 
 REQUIRED = ("make_inputs", "reference", "cost")
-OPTIONAL = ("bound", "check", "baseline", "make_integers", "stand_ins", "slices")
+OPTIONAL = ("bound", "check", "check_slices", "baseline", "make_integers", "stand_ins", "slices")
 
 
 def load(task: Task) -> ModuleType:

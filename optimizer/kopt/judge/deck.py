@@ -229,12 +229,19 @@ class Deck:
         return getattr(self._hooks, "check", None)
 
     @property
+    def own_check_of_slices(self) -> Callable[..., Iterable[Mapping[str, Any]]] | None:
+        """The same for the outputs' given indices along a dimension."""
+        return getattr(self._hooks, "check_slices", None)
+
+    @property
     def separable(self) -> tuple[str, ...]:
         """Dimensions along which outputs do not depend on each other: a slice of the inputs gives that slice of them.
 
-        A task with a comparison of its own is only ever looked at whole.
+        A task with a comparison of its own for whole outputs alone is only ever looked at whole.
         """
-        return () if self.own_check else tuple(getattr(self._hooks, "SEPARABLE", ()))
+        if self.own_check and not self.own_check_of_slices:
+            return ()
+        return tuple(getattr(self._hooks, "SEPARABLE", ()))
 
 
 def pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:

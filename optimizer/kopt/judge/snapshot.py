@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kopt.evaluate.compare import Comparison, Limits, compare
 from kopt.judge.backends import Tensor
@@ -100,6 +100,8 @@ class Snapshot:
         """The slices of all calls at once: comparing them one by one takes longer than the batch did."""
         import torch
 
+        if self.deck.own_check_of_slices is not None:
+            return self._own_slices(dim, picked, calls, family)
         answers = self.deck.expected_slices_of(calls, dim, picked)
         slots = torch.tensor([self.deck.slot(call) for call in calls], device=picked.device)
         for name, of, found in self.found:
@@ -116,14 +118,28 @@ class Snapshot:
                         return _in_call(finding.model_copy(update={"place": place}), number + 1, len(calls))
         return None
 
+    def _own_slices(self, dim: str, picked: Tensor, calls: Sequence[Call], family: str) -> Finding | None:
+        check, dims = self.deck.own_check_of_slices, dict(self.deck.shape.dims)
+        assert check is not None
+        for number, call in enumerate(calls, 1):
+            slot = self.deck.slot(call)
+            got = {name: found[slot] for name, of, found in self.found if of == dim}
+            if finding := self._first(check(dict(self.deck.inputs(call)), got, dims, family, dim, picked)):
+                return _in_call(finding, number, len(calls))
+        return None
+
+    def _first(self, found: Iterable[Mapping[str, Any]]) -> Finding | None:
+        """Of what the task's own comparison has to say."""
+        for item in found:
+            filled = {"rule": "numerics.check", "status": Status.WRONG, "shape": self.deck.shape.name, **item}
+            return Finding.model_validate(filled)
+        return None
+
     def _whole(self, slot: int, inputs: Mapping[str, Tensor], family: str) -> Finding | None:
         want, bound = self.deck.expected(inputs, self.deck.shape.dims)
         found = {name: got if self.probes else got[slot] for name, of, got in self.found if not of}
         if self.deck.own_check is not None:
-            for item in self.deck.own_check(dict(inputs), found, want, dict(self.deck.shape.dims), family):
-                filled = {"rule": "numerics.check", "status": Status.WRONG, "shape": self.deck.shape.name, **item}
-                return Finding.model_validate(filled)
-            return None
+            return self._first(self.deck.own_check(dict(inputs), found, want, dict(self.deck.shape.dims), family))
         for name, got in found.items():
             compared = self._compared(name, got, want[name], bound.get(name), family)
             if compared.finding is not None:

@@ -28,10 +28,12 @@ _HELD = 1 << 26
 
 @dataclass(frozen=True)
 class Scored:
-    """Some neighbouring queries of one sequence."""
+    """Some queries of one sequence."""
 
-    tokens: slice
-    """Their rows among the T queries."""
+    at: slice
+    """Their places among the queries asked for."""
+    tokens: torch.Tensor
+    """[n] int64: their rows among the T queries."""
     position: torch.Tensor
     """[n] int64, negative where a query comes before every key."""
     score: torch.Tensor
@@ -40,14 +42,22 @@ class Scored:
     """[H, n, blocks] float64: how far an honest score may be off."""
 
 
-def scored(iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor) -> Iterator[Scored]:
-    """Block scores of all queries, so many at a time that their token scores fit in memory."""
+def scored(
+    iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, rows: torch.Tensor | None = None
+) -> Iterator[Scored]:
+    """Block scores of all queries, or of some in ascending order, so many at a time that their token scores fit."""
+    import torch
+
     where = places(cu_q, cu_k, iq.shape[0]).position
+    if rows is None:
+        rows = torch.arange(iq.shape[0], device=iq.device)
     for asked, keys in sequences(cu_q, cu_k):
         step = max(1, _HELD // (iq.shape[1] * max(1, keys.stop - keys.start)))
-        for begin in range(asked.start, asked.stop, step):
-            rows = slice(begin, min(begin + step, asked.stop))
-            yield Scored(rows, where[rows], *_scores(iq[rows], ik[keys], where[rows]))
+        first, last = (int((rows < edge).sum()) for edge in (asked.start, asked.stop))
+        for begin in range(first, last, step):
+            at = slice(begin, min(begin + step, last))
+            tokens = rows[at]
+            yield Scored(at, tokens, where[tokens], *_scores(iq[tokens], ik[keys], where[tokens]))
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +83,7 @@ def choose(iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.T
     for part in scored(iq, ik, cu_q, cu_k):
         if part.score.shape[-1]:
             # Nothing may equal the infinity that stands for the own block.
-            ids[:, part.tokens] = top_blocks(part.score.clamp(max=-LOWEST), part.position)
+            ids[:, part.at] = top_blocks(part.score.clamp(max=-LOWEST), part.position)
     return ids
 
 
@@ -82,18 +92,23 @@ Fault = dict[str, Any]
 
 
 def faults(
-    iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, ids: torch.Tensor, *, exact: bool
-) -> list[Fault]:
+    iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, ids: torch.Tensor, *, exact: bool,
+    rows: torch.Tensor | None = None,
+) -> list[Fault]:  # fmt: skip
     """What is wrong with lists, each broken rule once, told of the first list that breaks it.
 
     A query at position p >= 0 sees blocks 0 to p // 128, the last of which is its own. Its list holds min(16, visible)
     of them to the left and -1 to the right, all distinct, its own among them; and every other one scores at least as
     high as the last of the best 15 others, less what sums of 128 products lose: score + error >= that of score - error.
-    `exact`: the scores listed are those of the best, in any choice among equals.
+    `exact`: the scores listed are those of the best, in any choice among equals. `rows`: ids [H, len(rows), 16] are
+    the lists of these queries alone.
     """
+    if rows is not None:
+        rows, order = rows.sort()
+        ids = ids[:, order]
     found: dict[str, Fault] = {}
-    for part in scored(iq, ik, cu_q, cu_k):
-        for fault in _Lists(part, ids[:, part.tokens].long()).faults(exact):
+    for part in scored(iq, ik, cu_q, cu_k, rows):
+        for fault in _Lists(part, ids[:, part.at].long()).faults(exact):
             found.setdefault(fault["rule"], fault)
     return list(found.values())
 
@@ -204,7 +219,7 @@ class _Lists:
         return " ".join(str(i) for i in self.ids[head, n].tolist())
 
     def _fault(self, rule: str, bad: torch.Tensor, head: int, n: int, words: str, more: str = "") -> Fault:
-        token, lists = self.part.tokens.start + n, int(bad.sum())
+        token, lists = int(self.part.tokens[n]), int(bad.sum())
         others = f"; {lists} of {bad.numel()} lists looked at" if lists > 1 else ""
         return {
             "rule": rule,
