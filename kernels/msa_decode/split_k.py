@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 RUNG = 2
@@ -15,6 +16,7 @@ TUNE = {
     "SCORE_STAGES": [2, 3, 4],
     "NUM_WARPS": [4, 8],
     "NUM_STAGES": [1, 2, 3],
+    "PDL": [0, 1],  # launches begin before those they wait for have ended
 }
 BLOCK = tl.constexpr(128)
 TOP = tl.constexpr(16)
@@ -26,8 +28,10 @@ SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
 @triton.jit
 def score_kernel(
     iq_ptr, ikc_desc, table_ptr, lens_ptr, score_ptr,
-    PAGES, WIDTH, splits, HKV: tl.constexpr,
+    PAGES, WIDTH, splits, HKV: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    if PDL:
+        gdc_launch_dependents()
     b = tl.program_id(1)
     length = min(tl.load(lens_ptr + b), WIDTH * BLOCK)
     # The own block, the last one, needs no score: those before it are visible whole.
@@ -109,13 +113,16 @@ def attend(q, k, v, seen, top, total, acc):
 def attend_kernel(
     q_ptr, kc_desc, vc_desc, kc_ptr, vc_ptr, table_ptr, lens_ptr, score_ptr, out_ptr, part_ptr, log_ptr,
     B, PAGES, WIDTH, HKV: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr, PARTS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     h = tl.program_id(1)
     b = tl.program_id(2)
     length = min(tl.load(lens_ptr + b), WIDTH * BLOCK)
     own = (length + BLOCK - 1) // BLOCK - 1
-    blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, EACH)
+    if not PDL:
+        blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, EACH)
+    # Else it waits for the scores later, and the own block does not wait for them at all.
     slot = tl.arange(0, TOP)
 
     row = tl.arange(0, 16)
@@ -135,6 +142,10 @@ def attend_kernel(
         k = tl.load(kc_ptr + at, mask=seen[:, None], other=0.0)
         v = tl.load(vc_ptr + at, mask=seen[:, None], other=0.0)
         top, total, acc = attend(q, k, v, seen, top, total, acc)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+        blocks = best(score_ptr + (b * HKV + h) * WIDTH, own, EACH)
     for i in range(tl.where(part > 0, part, PARTS), min(own + 1, TOP), PARTS):
         block = tl.sum(tl.where(slot == i, blocks, 0))
         page = tl.load(table_ptr + b * WIDTH + block, mask=block >= 0, other=0)
@@ -155,7 +166,9 @@ def attend_kernel(
 
 
 @triton.jit
-def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr):
+def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.constexpr):
+    if PDL:
+        gdc_wait()
     head = tl.program_id(0)
     part = tl.arange(0, PARTS)
     d = tl.arange(0, 128)
@@ -170,7 +183,8 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr):
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_WARPS=8, NUM_STAGES=1
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_WARPS=8, NUM_STAGES=1,
+    PDL=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
@@ -185,7 +199,7 @@ def msa_decode(
         TensorDescriptor.from_tensor(cache.view(-1, 128), [128, 128]) for cache in (ikc, kc, vc)
     )
     score_kernel[(splits, B)](
-        iq, ikc_desc, table, lens, score, PAGES, WIDTH, splits, HKV=HKV, num_warps=4, num_stages=SCORE_STAGES
+        iq, ikc_desc, table, lens, score, PAGES, WIDTH, splits, HKV=HKV, PDL=PDL, num_warps=4, num_stages=SCORE_STAGES
     )  # fmt: skip
     part = log = out
     if PARTS > 1:
@@ -194,10 +208,10 @@ def msa_decode(
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, table, lens, score, out, part, log, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=next(each for each in (1, 8, 64, 512) if 128 * each >= WIDTH), PARTS=PARTS,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+        PDL=PDL, num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1:
-        merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, num_warps=1)
+        merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))
 
 
 def check(q, kc, vc, iq, ikc, table, lens, out):

@@ -34,14 +34,14 @@ MUTANTS = {
     "own block left out": ("long pick", "if part == 0 and own >= 0:", "if part == 0 and own >= 1 << 20:"),
     "tokens after the last": ("short ragged", _SEEN, "BLOCK, 0)"),
     "last token left out": ("long pick", _SEEN, "length - own * BLOCK - 1, 0)"),
-    "first block never listed": ("long pick", "mask=at < count", "mask=(at < count) & (at > 0)"),
+    "first block never listed": ("long pick", "mask=first < count", "mask=(first < count) & (first > 0)"),
     "head 0's scores for all": ("long pick", _ROW, "score_ptr + b * HKV * WIDTH, own"),
     "a part lost": ("long pick", "min(own + 1, TOP), PARTS", "min(own + 1, TOP - 1), PARTS"),
     "parts added without weights": ("long paged", _WEIGHT, "tl.where(log == log, 1.0, log)"),
     "logits not scaled": ("long paged", "SCALE = tl.constexpr(0.12751743)", "SCALE = tl.constexpr(1.4426950)"),
     "lengths beyond the table": ("short odd", _LENGTH, "tl.load(lens_ptr + b)\n    own"),
     "numbers of no page read": ("short odd", _OWN, f"page = tl.maximum({_OWN[7:]}, 0) % PAGES"),
-    "no tokens, no zeros": ("short ragged", "/ tl.where(total == 0, 1.0, total)", "/ total"),
+    "no tokens, no zeros": ("shard odd", "/ tl.where(total == 0, 1.0, total)", "/ total"),
 }  # fmt: skip
 
 
@@ -68,6 +68,14 @@ def test_a_family_passes(name: str, family: str, numerics: Numerics) -> None:
     assert not checked.unavailable
     assert not any(checked.findings.values())
     assert len(checked.graded) == len(problems(task))
+
+
+@pytest.mark.slow
+def test_launches_that_begin_early_pass_as_well(numerics: Numerics) -> None:
+    task = content.load_task("msa_decode", Path.cwd())
+    checked = numerics.check(task, SPLIT_K, {"PDL": 1}, 0, product("h200"))
+    assert not checked.unavailable
+    assert not any(checked.findings.values())
 
 
 @pytest.mark.slow

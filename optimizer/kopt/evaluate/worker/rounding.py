@@ -16,6 +16,8 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
+from kopt.evaluate.worker import gdc
+
 _NARROW = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
 _WIDE = {tl.float32: torch.float32, tl.float16: torch.float16, tl.bfloat16: torch.bfloat16}
 _LARGEST = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
@@ -24,6 +26,7 @@ _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 def install() -> None:
     """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to wider ones; the dot; the index."""
+    gdc.install()
     original = interpreter._convert_float
     nearest = (None, interpreter._ir.ROUNDING_MODE.RTNE)
 
