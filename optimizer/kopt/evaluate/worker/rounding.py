@@ -3,8 +3,7 @@
 Its own conversion (triton/runtime/interpreter.py, `_convert_float`, 3.6 to 3.9) cuts bits off where hardware rounds to
 nearest, ties to even, and saturates to FP8: errors of twice the size, all towards zero, and other bits than the GPU's.
 And it takes the NaN of e4m3, which has no infinity, for 480, so that reading beyond a tensor goes unseen. A dot of
-bf16 multiplies the bits of its operands as integers (`create_dot`, 3.6 to 3.9). And with Triton 3.6 no loop has bounds
-that were loaded where NumPy, 2.4 and later, makes no number of an array of one.
+bf16 multiplies the bits of its operands as integers (`create_dot`, 3.6 to 3.9).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
-from kopt.evaluate.worker import gdc
+from kopt.evaluate.worker import mended
 
 _NARROW = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
 _WIDE = {tl.float32: torch.float32, tl.float16: torch.float16, tl.bfloat16: torch.bfloat16}
@@ -25,8 +24,8 @@ _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
 def install() -> None:
-    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to wider ones; the dot; the index."""
-    gdc.install()
+    """Replace the conversion from float32 to bf16, e4m3 and e5m2 and from these to wider ones, and the dot."""
+    mended.install()
     original = interpreter._convert_float
     nearest = (None, interpreter._ir.ROUNDING_MODE.RTNE)
 
@@ -56,13 +55,6 @@ def install() -> None:
         return dot(self, widened(a), widened(b), *rest)
 
     interpreter.InterpreterBuilder.create_dot = create_dot
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    interpreter._patch_lang_tensor = patched
 
 
 def _tensor(data: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import triton.language as tl
 from triton.runtime import interpreter
 
-from kopt.evaluate.worker import gdc
+from kopt.evaluate.worker import mended
 from kopt.evaluate.worker.counting import rewrite, shortcuts
 from kopt.evaluate.worker.counting.arrays import ghost, known
 from kopt.evaluate.worker.counting.builder import CountingBuilder
@@ -24,7 +24,7 @@ def install(builder: CountingBuilder, loops: Loops, executor: Callable[..., Any]
 
     Call it before the candidate is imported: names imported from triton.language are then the interpreter's.
     """
-    gdc.install()
+    mended.install()
     interpreter.interpreter_builder = builder
     # The semantic object itself stays: kernels that were rewritten earlier hold a reference to it.
     interpreter.interpreter_semantic.builder = builder
