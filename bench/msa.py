@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from msa_clock import HERE, Clock
+from msa_clock import HERE, Clock, rehearse
 from msa_stages import CHUNK, M3, MEASURED, ONE_SHOT, REHEARSED, Bench, Row, decode, line, prefill
 
 from kopt.machine.detect import detect
@@ -136,12 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     gpu = next((gpu for gpu in detect().gpus if gpu.product is not None), None)
     if gpu is None:
-        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-        from kopt.evaluate.worker import rounding, shims
-        from kopt.evaluate.worker.tape import Tape
-
-        rounding.install()
-        shims.install(product("h200"), Tape())  # host code asks for the number of SMs
+        rehearse()
     target = gpu.product if gpu is not None and gpu.product is not None else product("h200")
     attends = tuple(options.attend.split(","))
     bench = Bench(Clock(gpu is not None), target, "cuda" if gpu is not None else "cpu", options.index, attends)

@@ -9,8 +9,6 @@ from typing import Any
 
 from msa_clock import HERE, Clock, family
 
-sys.path.insert(0, str(HERE / "optimizer"))
-
 from kopt.machine.products import Product
 from kopt.msa import HEAD_DIM, arithmetic
 

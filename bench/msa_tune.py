@@ -17,16 +17,13 @@ import json
 import multiprocessing
 import os
 import random
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product as grid_of
 from pathlib import Path
 from typing import Any
 
-from msa_clock import HERE, Clock, family
-
-sys.path.insert(0, str(HERE / "optimizer"))
+from msa_clock import HERE, Clock, family, rehearse
 
 from kopt import content
 from kopt.evaluate import hooks
@@ -110,9 +107,9 @@ def compiled(job: tuple[str, str, str, list[dict[str, Any]]]) -> int:
     return len(asked)
 
 
-def checks(device: str, gpu: bool, only: set[str]) -> list[dict[str, Any]]:
-    """Every family at its defaults, at every shape of its task."""
-    rows = []
+def checks(device: str, gpu: bool, only: set[str], done: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Every family at its defaults, at every shape of its task. `done` is told of all rows after each problem."""
+    rows: list[dict[str, Any]] = []
     for folder in sorted(HERE.glob("kernels/msa_*")):
         task = content.load_task(folder.name, HERE)
         shapes = [*task.check_cpu, *(task.check_gpu if gpu else ()), *(task.timing if gpu else ())]
@@ -132,14 +129,19 @@ def checks(device: str, gpu: bool, only: set[str]) -> list[dict[str, Any]]:
                     if wrong:
                         print(f"WRONG {folder.name}/{name} {shape.name} {inputs}: {wrong}", flush=True)
                 del problem
+                done(rows)
                 if (took := time.monotonic() - began) > 3:
                     print(f"  {folder.name} {shape.name} {inputs}: {took:.1f} s", flush=True)
     right = sum(not row["wrong"] for row in rows)
     print(f"right: {right} of {len(rows)} (family, shape, inputs)")
-    return rows
 
 
-def timed(jobs: list[tuple[str, str, str, list[dict[str, Any]]]], device: str, seconds: float) -> list[dict[str, Any]]:
+def timed(
+    jobs: list[tuple[str, str, str, list[dict[str, Any]]]],
+    device: str,
+    seconds: float,
+    done: Callable[[list[dict[str, Any]]], None],
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
     for task_name, name, shape, asked in jobs:
@@ -169,6 +171,7 @@ def timed(jobs: list[tuple[str, str, str, list[dict[str, Any]]]], device: str, s
                     raise
             del call
             rows.append(row)
+            done(rows)
             if row["wrong"]:
                 print(f"WRONG {task_name}/{name} {shape} {point}: {row['wrong']}", flush=True)
             elif row.get("us") and (best is None or row["us"] < best["us"] or not point):
@@ -192,17 +195,17 @@ def main() -> None:
     options = parser.parse_args()
     gpu = next((gpu for gpu in detect().gpus if gpu.product is not None), None)
     if gpu is None:
-        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-        from kopt.evaluate.worker import rounding, shims
-        from kopt.evaluate.worker.tape import Tape
-        from kopt.machine.products import product
-
-        rounding.install()
-        shims.install(product("h200"), Tape())
+        rehearse()
     device = "cpu" if gpu is None else "cuda"
     print(f"{gpu.name if gpu else 'no GPU: a rehearsal, nothing is timed'}; {time.strftime('%Y-%m-%d')}", flush=True)
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        # Again and again: what was found outlives a machine that goes away.
+        if options.json:
+            options.json.write_text(json.dumps({"gpu": gpu.name if gpu else None, "rows": rows}, indent=1) + "\n")
+
     if options.check:
-        found = checks(device, gpu is not None, set(options.only.split(",")) - {""})
+        checks(device, gpu is not None, set(options.only.split(",")) - {""}, write)
     else:
         jobs = []
         for item in (options.only or DEFAULT).split(","):
@@ -217,14 +220,12 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(min(cores, 14)) as pool:
                 done = sum(pool.imap_unordered(compiled, parts, chunksize=1))
             print(f"{done} points compiled in {time.monotonic() - began:.0f} s", flush=True)
-        found = timed(jobs, device, options.seconds)
+        found = timed(jobs, device, options.seconds, write)
         for item in jobs:
             ranked = sorted((r for r in found if r["family"] == f"{item[0]}/{item[1]}" and r["shape"] == item[2]
                              and r.get("us") and not r["wrong"]), key=lambda r: r["us"])  # fmt: skip
             for row in ranked[:3]:
                 print("best " + line(row))
-    if options.json:
-        options.json.write_text(json.dumps({"gpu": gpu.name if gpu else None, "rows": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

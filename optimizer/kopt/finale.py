@@ -28,7 +28,7 @@ MOST_S = 900.0
 FEWEST = 8
 """Quads per shape below which there is no headline: a finale that has less time than that is not held."""
 _EXTRAS = 5
-"""What the looks at graphs and batch lengths cost at every shape, in quads."""
+"""What replays, counters and batches of other lengths cost at every shape, in quads."""
 _QUAD_S, _START_S = 1.0, 10.0
 """Seconds of a quad, and of a process at all shapes, where the run has not measured them."""
 

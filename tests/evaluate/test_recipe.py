@@ -76,3 +76,21 @@ def test_what_cannot_be_replayed_says_why(events: list[dict[str, Any]], why: str
 def test_a_host_that_read_values_of_tensors_is_believed_to_depend_on_them() -> None:
     found = made(launch(POINTER), notes=("the host reads values of tensors, which are placeholders while tracing",))
     assert "host logic depends on data" in found.reason
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"type": "i32"},
+        {"type": "i32", "value": [1]},
+        {"type": "*fp32", "storage": A},
+        {"type": "*fp32", **{key: POINTER[key] for key in ("address", "storage", "nbytes")}},
+        {**POINTER, "type": "tensordesc<fp8>"},
+        {"type": "tuple", "items": [{"type": "i32"}]},
+        {"type": "constexpr"},
+    ],
+    ids=str,
+)
+def test_a_record_that_somebody_had_a_hand_in_is_refused_before_anything_is_made_of_it(argument: Any) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        made(launch(POINTER, argument))

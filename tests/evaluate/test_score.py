@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kopt import content
-from kopt.evaluate.score import outclassed, score
+from kopt.evaluate.score import outclassed, score, sure
 from kopt.machine.products import Product, product
 from kopt.records import Measurement, Prediction, Quantity
 
@@ -58,3 +58,10 @@ def test_measurements_are_scored_in_the_burst_regime() -> None:
 def test_what_is_modelled_far_behind_is_not_measured() -> None:
     assert outclassed(0.25, 0.75).startswith("modelled 3.0 times")
     assert outclassed(0.50, 0.70) == outclassed(0.70, 0.70) == outclassed(None, 0.70) == ""
+
+
+def test_a_model_in_doubt_of_itself_at_one_shape_gives_no_point_up() -> None:
+    certain = [p.model_copy(update={"confidence": "medium"}) for p in predictions([0.5] * 4)]
+    doubtful = [*certain[:3], certain[3].model_copy(update={"confidence": "low"})]
+    assert sure(TASK, product("h200"), certain) == pytest.approx(0.5)
+    assert sure(TASK, product("h200"), doubtful) is None

@@ -95,3 +95,15 @@ def test_readme_has_every_rung_with_its_file_and_class(folder: Path) -> None:
     listed = {(int(rung), name, kind) for rung, name, kind in rows}
     here = [path for path in FAMILIES if path.parent == folder]
     assert listed == {(constants(path)["RUNG"], path.name, constants(path)["CLASS"]) for path in here}
+
+
+def test_what_adaptive_attention_took_over_is_still_what_it_was() -> None:
+    """A file stands alone, so it repeats what it shares; this holds the copies together."""
+
+    def functions(name: str) -> dict[str, str]:
+        tree = ast.parse((ROOT / "kernels" / "msa_attend" / f"{name}.py").read_text())
+        return {node.name: ast.unparse(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+    both, union, kv_outer = (functions(name) for name in ("adaptive", "union", "kv_outer"))
+    ours = {"size_kernel", "union_kernel", "left", "mark_kernel", "combine_kernel", "msa_attend"}
+    assert {name for name in both if both[name] not in (union.get(name), kv_outer.get(name))} == ours

@@ -6,7 +6,6 @@ thousands of values). It cannot see one wrong tile among ten thousand; the bound
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,12 +86,14 @@ class _Report:
 
     def finding(self, rule: str, bad: torch.Tensor, bound: torch.Tensor | None) -> Finding:
         """About the elements of `bad`: the worst of them, how many they are and where they lie."""
+        import numpy as np
         import torch
 
         excess = (self.got - self.want).abs() if bound is None else (self.got - self.want).abs() / bound
         # NaN is worse than any number; what is not bad comes last.
         excess = torch.where(bad, torch.nan_to_num(excess, nan=float("inf")), -1.0)
-        worst = _indices(int(excess.argmax()), bad.shape)
+        # NumPy's: torch.unravel_index imports sympy, half a second and three from a cold disk.
+        worst = [int(i) for i in np.unravel_index(int(excess.argmax()), tuple(bad.shape))]
         got, want = self.got[tuple(worst)].item(), self.want[tuple(worst)].item()
         limit = None if bound is None else bound[tuple(worst)].item()
         expected = f"{want:.7g}" if limit is None else f"{want:.6g} ± {limit:.2g}"
@@ -148,12 +149,3 @@ class _Report:
             if middle and ((ratio / middle - 1).abs() < 0.01).float().mean() > 0.9:
                 return f", most of them {middle:.4g} times what is expected"
         return ""
-
-
-def _indices(flat: int, sizes: Sequence[int]) -> list[int]:
-    """torch.unravel_index, which imports sympy: half a second, and three from a cold disk."""
-    indices = []
-    for size in reversed(sizes):
-        flat, index = divmod(flat, size)
-        indices.append(index)
-    return indices[::-1]

@@ -19,7 +19,7 @@ from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import VERSION, measure, outcome
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
-from kopt.evaluate.score import outclassed, score
+from kopt.evaluate.score import outclassed, score, sure
 from kopt.evaluate.stage import Case, Stage
 from kopt.judge import Judge, Plan, Rival
 from kopt.machine.products import DEFAULT_TARGET, product
@@ -188,8 +188,8 @@ class Evaluator:
         return self._scored(trial, results, started)
 
     def _modelled_of(self, submission: Submission, predictions: Sequence[Prediction]) -> tuple[float | None, float]:
-        """The modelled score, and the best one of this submission's points so far."""
-        value = score(self.task, self.target, predictions)
+        """The modelled score where it is sure, and the best such one of this submission's points so far."""
+        value = sure(self.task, self.target, predictions)
         best = self._modelled[submission.sha] = max(self._modelled.get(submission.sha, 0.0), value or 0.0)
         return value, best
 

@@ -178,8 +178,7 @@ class _Reader:
             elif kind == "tuple":
                 yield from self._arguments(name, argument["items"], boxes)
             elif kind == "constexpr":
-                plain = argument.get("plain", True)
-                yield Argument(kind="constexpr", type=kind if plain else "repr", value=argument.get("value"))
+                yield Argument(kind="constexpr", type=kind if argument["plain"] else "repr", value=argument["value"])
             elif kind.startswith("tensordesc"):
                 yield self._descriptor(name, argument, next(boxes, None))
             elif kind.startswith("*"):

@@ -12,7 +12,8 @@ REGIME = "burst"
 """The regime whose measurements are scored: a steady clock depends on the cooling of the machine, not on the kernel."""
 
 PRUNE = 1.5
-"""Predictions rank well and are wrong by a third at worst: what they call slower than this is not measured."""
+"""What sure predictions call so much slower than the best is not measured: they rank well, and the worst that is known
+of them was wrong by half (kernels/msa_index/README.md)."""
 
 
 def score(task: Task, product: Product, results: Sequence[Prediction] | Sequence[Measurement]) -> float | None:
@@ -28,6 +29,11 @@ def score(task: Task, product: Product, results: Sequence[Prediction] | Sequence
     if len(found) < len(values):
         return None
     return exp(sum(log(value) for value in found) / len(found))
+
+
+def sure(task: Task, product: Product, predictions: Sequence[Prediction]) -> float | None:
+    """The modelled score where the model trusts itself at every shape; else None, and nothing is given up for it."""
+    return None if any(p.confidence == "low" for p in predictions) else score(task, product, predictions)
 
 
 def outclassed(modelled: float | None, best: float) -> str:

@@ -59,7 +59,7 @@ def _event(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _argument(argument: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """Of what `worker/recording.py` writes down."""
+    """Of what `worker/recording.py` writes down; every kind has all of its keys, or it was not written there."""
     kind = str(argument["type"])[:200]
     if kind == "unknown":
         return {"type": kind, "unknown": str(argument["unknown"])[:200]}
@@ -67,24 +67,28 @@ def _argument(argument: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
         if depth > 4:
             raise ValueError("tuples within tuples")
         return {"type": kind, "items": [_argument(a, depth + 1) for a in argument["items"][:_ARGUMENTS]]}
-    found: dict[str, Any] = {"type": kind}
-    for key in ("address", "storage", "nbytes", "extent"):
-        if key in argument:
-            found[key] = int(argument[key])
-    for key in ("shape", "strides", "block"):
-        if key in argument:
-            found[key] = [int(n) for n in argument[key][:8]]
-    for key in ("nan", "tf32", "plain"):
-        if key in argument:
-            found[key] = bool(argument[key])
-    if "dtype" in argument:
-        found["dtype"] = str(argument["dtype"])[:40]
-    if "value" in argument:
-        value = argument["value"]
-        if not isinstance(value, bool | int | float | str | None):
-            raise TypeError("an argument's value is no scalar")
-        found["value"] = value
-    return found
+    if kind == "constexpr":
+        return {"type": kind, "value": _scalar(argument["value"]), "plain": bool(argument["plain"])}
+    if kind == "fill":
+        extent, value = int(argument["extent"]), _scalar(argument["value"])
+        return {"type": kind, **_memory(argument), "extent": extent, "value": value}
+    if kind.startswith("tensordesc"):
+        sizes = {key: [int(n) for n in argument[key][:8]] for key in ("shape", "strides", "block")}
+        return {"type": kind, **_memory(argument), **sizes, **{key: bool(argument[key]) for key in ("nan", "tf32")}}
+    if kind.startswith("*"):
+        return {"type": kind, **_memory(argument)}
+    return {"type": kind, "value": _scalar(argument["value"])}
+
+
+def _memory(argument: Mapping[str, Any]) -> dict[str, Any]:
+    places = {key: int(argument[key]) for key in ("address", "storage", "nbytes")}
+    return {**places, "dtype": str(argument["dtype"])[:40]}
+
+
+def _scalar(value: Any) -> bool | int | float | str | None:
+    if not isinstance(value, bool | int | float | str | None):
+        raise TypeError("an argument's value is no scalar")
+    return value
 
 
 def _exception(error: Mapping[str, Any]) -> dict[str, str]:
