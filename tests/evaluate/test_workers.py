@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from kopt.errors import HarnessError, MachineError
+from kopt.evaluate.server import heard
 from kopt.evaluate.worker import processes
 from kopt.evaluate.workers import Reply, Workers
 
@@ -444,6 +446,16 @@ def test_a_job_is_run_again_when_its_server_dies(workers: Workers, tmp_path: Pat
     killer.join()
     assert reply.value == {"again": True}
     assert gone([int((tmp_path / "begun").read_text())])
+
+
+def test_a_kill_that_crosses_with_the_end_of_its_job_is_no_death_of_the_server() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        theirs.send(b'{"status": 0}')
+        ours.send(b"kill")
+        theirs.close()
+        assert heard(ours) == b'{"status": 0}'
+        assert heard(ours) == b""
 
 
 def test_a_server_that_dies_twice_is_a_broken_harness(workers: Workers, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kopt.errors import HarnessError
-from kopt.evaluate.server import Server, ServerDied
+from kopt.evaluate.server import Server, ServerDied, heard
 from kopt.evaluate.worker import channel
 
 Outcome = Literal["ok", "error", "crashed", "timeout", "memory"]
@@ -121,10 +121,7 @@ class Job:
         self._selector.register(self._pipe, selectors.EVENT_READ, self._from_output)
 
     def _from_supervisor(self) -> None:
-        try:
-            data = self._supervisor.recv(4096)
-        except ConnectionError:
-            data = b""
+        data = heard(self._supervisor)
         if not data:
             raise ServerDied(self._server.obituary())
         message = channel.parse(data)
@@ -202,7 +199,7 @@ class Job:
         self._tell(b"kill")
         self._supervisor.settimeout(_BURIAL)
         with suppress(OSError):
-            while (data := self._supervisor.recv(4096)) and b'"status"' not in data:
+            while (data := heard(self._supervisor)) and b'"status"' not in data:
                 pass
         self._server.forget(self._pid)
 

@@ -16,7 +16,7 @@ from shutil import rmtree
 from typing import Any, Literal
 
 from kopt.errors import HarnessError
-from kopt.evaluate.server import Server
+from kopt.evaluate.server import Server, heard
 from kopt.evaluate.worker import channel
 from kopt.judge import protocol, shelf
 from kopt.judge.layout import Layout
@@ -72,7 +72,7 @@ class Zygote:
         with far, theirs:
             self._server.order(order, (far.fileno(), theirs.fileno(), output))
         supervisor.settimeout(30.0)
-        answer = json.loads(supervisor.recv(1 << 12) or b'{"refused": "the fork server is gone"}')
+        answer = json.loads(heard(supervisor) or b'{"refused": "the fork server is gone"}')
         if "refused" in answer:
             raise HarnessError(f"no runner: {answer['refused']}")
         self._server.note(answer["pid"])
@@ -205,10 +205,7 @@ class Runner:
         """How it ended, once the fork server has buried everything it started; TimeoutError."""
         self._supervisor.settimeout(seconds)
         while self._ended is None:
-            try:
-                answer = json.loads(self._supervisor.recv(1 << 12) or b'{"status": null}')
-            except ConnectionError:
-                answer = {"status": None}
+            answer = json.loads(heard(self._supervisor) or b'{"status": null}')
             if "status" in answer:
                 self._ended = answer
         return self._ended
