@@ -15,8 +15,9 @@ _CLONE_NEWNET = 0x40000000
 NOBODY = 65534
 
 # CUDA reads its configuration and the topology, opens its devices, and names its threads by writing to
-# /proc/<pid>/task/<tid>/comm, without which cuInit fails with error 304. Triton runs ptxas and a C compiler.
-_CUDA_READ = ("/etc", "/proc", "/sys", "/opt", "/run")
+# /proc/<pid>/task/<tid>/comm, without which cuInit fails with error 304. Triton runs ptxas and a C compiler, which
+# Debian finds through /etc/alternatives.
+_CUDA_READ = ("/etc/nvidia", "/etc/alternatives", "/proc", "/sys", "/opt", "/run/nvidia-persistenced")
 _CUDA_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/shm")
 
 
@@ -55,7 +56,7 @@ def _cuda(folder: Path) -> Walls:
 def _compiler(folder: Path) -> Walls:
     """As around a runner on a GPU, whose compilers run here, but without a device."""
     return Walls(
-        read=(*installed(), "/etc", "/proc", "/opt"),
+        read=(*installed(), "/etc/alternatives", "/proc", "/opt"),
         write=(str(folder),),
         devices=("/dev/null", "/dev/zero", "/dev/urandom"),
         denied=("inspection", "network", "kernel"),
