@@ -23,7 +23,8 @@ from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck, variants_for
 from kopt.judge.layout import layout, stacked, views
 from kopt.judge.numbers import impossible
-from kopt.judge.quads import Quads
+from kopt.judge.quads import Quads, uneven
+from kopt.judge.series import Series
 from kopt.judge.sizing import floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
@@ -305,13 +306,30 @@ def test_a_single_quad_promotes_nothing() -> None:
     assert not promotes([], 1)
 
 
+ALIKE = {"kernel": [100.0, 101.0], "baseline": [99.0, 98.0]}
+
+
 def test_a_reason_to_throttle_that_both_arms_met_does_not_make_a_quad_uneven() -> None:
-    quads = Quads(CpuJudge(""), None, None, "burst")  # type: ignore[arg-type]
     calm, capped, slow = Sample(clock_mhz=1980.0), Sample(1980.0, throttle=("power cap",)), Sample(clock_mhz=1950.0)
-    assert not quads._uneven({"kernel": [calm, capped], "baseline": [capped, calm]})
-    assert quads._uneven({"kernel": [calm, capped], "baseline": [calm, calm]})
-    assert quads._uneven({"kernel": [calm, slow], "baseline": [calm, slow]})
-    assert not quads._uneven({"kernel": [Sample(), Sample()], "baseline": [Sample(), Sample()]})
+    assert not uneven({"kernel": [calm, capped], "baseline": [capped, calm]}, ALIKE)
+    assert uneven({"kernel": [calm, capped], "baseline": [calm, calm]}, ALIKE)
+    assert uneven({"kernel": [calm, slow], "baseline": [calm, slow]}, ALIKE)
+    assert not uneven({"kernel": [Sample(), Sample()], "baseline": [Sample(), Sample()]}, ALIKE)
+
+
+@pytest.mark.parametrize("arm", ["kernel", "baseline"])
+def test_a_host_that_stalls_in_one_batch_makes_a_quad_uneven(arm: str) -> None:
+    assert "batches" in uneven({}, {**ALIKE, arm: [100.0, 105.0]})
+
+
+def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:
+    quads = Quads(CpuJudge(""), None, None, "burst", 3)  # type: ignore[arg-type]
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    why = uneven({}, {"kernel": [100.0, 150.0]})
+    void = [quads._again(series, why) for _ in range(6)]
+    assert void == [True, True, True, False, False, False]
+    assert series.void == 3
+    assert series.warnings == [why]
 
 
 # ---------------------------------------------------------------------------------------------------------- agreement

@@ -66,7 +66,7 @@ def bench(
                 continue
             on_step(number, entry.label)
             # The check shapes are for the source: once is enough, and every timed output is checked anyway.
-            once = {"check": False, "graph": False, "agreement": False, "replay": False}
+            once = {"check": False, "graph": False, "agreement": False, "replay": False, "accuracy": False}
             step = plan if number == 0 else plan.model_copy(update=once)
             recorded = (materials or {}).get(entry.label)
             found = judge.measure(entry.source, entry.parameters, shapes, regime, step, material=recorded)

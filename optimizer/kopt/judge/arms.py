@@ -18,7 +18,7 @@ from kopt.records import Finding, Shape, Status, Task
 _GRACE = 0.3
 """Seconds after which a wrong output is looked at again: late work is told apart from wrong work."""
 _NOTICE = 30.0
-_QUIET_S = 0.01
+_QUIET_S = 0.005
 """Seconds before a batch, where it is to rest, in which nothing runs at all: host and device then wake up alike."""
 
 
@@ -70,6 +70,7 @@ def run(
     heat: float = 0.0,
     like: Batch | None = None,
     look: Look = "whole",
+    keep: bool = False,
     repeat: int = 1,
     count: bool = False,
     watch: Stopwatch,
@@ -80,9 +81,10 @@ def run(
     last of which it does nothing; what is drawn and looked at in between, memory-bound, does not warm it. `heat` is how
     long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch without calls is a null
     batch: the same steps, and only the least piece of device work. `like` is an earlier batch of the same calls, whose
-    inputs are given once more and whose places are looked at again. `look` says how closely. The calls are made in turn
-    `repeat` times, and with `count` the device's activity counters are watched meanwhile. `watch` is told what took how
-    long.
+    inputs are given once more and whose places are looked at again. `look` says how closely. With `keep` the operands
+    are those of the arm's last batch: for one that has nothing to gain from having seen them. The calls are made in
+    turn `repeat` times, and with `count` the device's activity counters are watched meanwhile. `watch` is told what
+    took how long.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
@@ -90,7 +92,7 @@ def run(
         if not runner.arm([*calls] * repeat, mode, seconds):
             return None
     with watch.on("draw"):
-        if like is None and calls:
+        if like is None and calls and (deck.fresh or not keep):
             deck.draw(family)
             if deck.fresh:
                 # The alert's call works on what was there before, and a kernel may trust offsets to be offsets.

@@ -50,6 +50,7 @@ class Batches:
         mode: Mode = "eager",
         like: Batch | None = None,
         look: Look = "whole",
+        keep: bool = False,
         repeat: int = 1,
         count: bool = False,
     ) -> Batch:
@@ -74,6 +75,7 @@ class Batches:
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
             like=like,
             look=look,
+            keep=keep,
             repeat=repeat,
             count=count,
             watch=self.watch,

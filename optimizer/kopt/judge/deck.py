@@ -17,6 +17,9 @@ from kopt.judge.backends import Tensor
 from kopt.judge.layout import Layout, stacked, views
 from kopt.records import Shape, Task
 
+_ROOM = 4 << 30
+"""Bytes in which expected slices are computed: of operands that calls share, in float64."""
+
 Call = tuple[int, ...]
 """For every tensor argument of the entry the index of its copy: a variant of an input, a slot of an output."""
 
@@ -208,18 +211,31 @@ class Deck:
         together: dict[tuple[int, ...], list[int]] = {}
         for number, call in enumerate(calls):
             together.setdefault(tuple(call[at[name]] for name in shared), []).append(number)
+
+        def one(own: dict[str, Tensor], same: dict[str, Tensor]) -> Any:
+            return self.expected({t.name: own.get(t.name, same.get(t.name)) for t in self.task.inputs}, dims)
+
+        vmap = self._torch.func.vmap
+        several = vmap(vmap(one, in_dims=(0, None)))
+        # As many groups of calls at once as there is room for: asking costs a millisecond, however little is asked.
+        rows = list(together.items())
+        width = max(len(numbers) for _, numbers in rows)
+        nbytes = 8 * sum(cut(name, v).numel() for name, v in zip(shared, rows[0][0], strict=True))
+        step = max(1, _ROOM // max(1, nbytes))
         found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-        for key, numbers in together.items():
-            same = {name: cut(name, v) for name, v in zip(shared, key, strict=True)}
-
-            def one(own: dict[str, Tensor], same: dict[str, Tensor] = same) -> Any:
-                return self.expected({t.name: own.get(t.name, same.get(t.name)) for t in self.task.inputs}, dims)
-
-            own = {name: _stack([cuts[name, calls[n][at[name]]] for n in numbers]) for name in varied}
-            found.append(self._torch.func.vmap(one)(own))
-        order = self._torch.tensor([n for numbers in together.values() for n in numbers], device=index.device).argsort()
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            same = {name: _stack([cut(name, key[i]) for key, _ in part]) for i, name in enumerate(shared)}
+            # Filled up with calls that are there already, so that all groups are of a size.
+            of = [numbers[i % len(numbers)] for _, numbers in part for i in range(width)]
+            own = {name: _stack([cuts[name, calls[n][at[name]]] for n in of]) for name in varied}
+            own = {name: t.view(len(part), width, *t.shape[1:]) for name, t in own.items()}
+            found.append(several(own, same))
+        places = {n: g * width + i for g, (_, numbers) in enumerate(rows) for i, n in enumerate(numbers)}
+        order = self._torch.tensor([places[n] for n in range(len(calls))], device=index.device)
         want, bound = (
-            {name: self._torch.cat([f[k][name] for f in found])[order] for name in found[0][k]} for k in (0, 1)
+            {name: self._torch.cat([f[k][name] for f in found]).flatten(0, 1)[order] for name in found[0][k]}
+            for k in (0, 1)
         )
         return want, bound
 
@@ -244,19 +260,18 @@ class Deck:
         return tuple(getattr(self._hooks, "SEPARABLE", ()))
 
 
-def pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
-    """index_select, which torch does not have for every eight-bit type on every device."""
+def plain(tensor: Tensor) -> Tensor:
+    """The same memory as a type that everything works with: not all of torch knows every eight-bit type everywhere."""
     import torch
 
-    if tensor.element_size() == 1:
-        return tensor.view(torch.uint8).index_select(axis, index).view(tensor.dtype)
-    return tensor.index_select(axis, index)
+    return tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
+
+
+def pick(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
+    return plain(tensor).index_select(axis, index).view(tensor.dtype)
 
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    """torch.stack, likewise."""
     import torch
 
-    if tensors[0].element_size() == 1:
-        return torch.stack([t.view(torch.uint8) for t in tensors]).view(tensors[0].dtype)
-    return torch.stack(list(tensors))
+    return torch.stack([plain(t) for t in tensors]).view(tensors[0].dtype)

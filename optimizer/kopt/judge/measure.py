@@ -25,6 +25,7 @@ from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import Series
 from kopt.judge.sizing import hidden_shapes, sizes
+from kopt.judge.statistics import precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
@@ -95,7 +96,7 @@ class Job:
                 self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory
             )
             self.series[shape.name] = Series(shape, found)
-        self._quads = Quads(backend, self._crew, self._batches, self._regime)
+        self._quads = Quads(backend, self._crew, self._batches, self._regime, plan.quads)
         known = self._bench.errors(self._task)
         self._extras = Extras(
             self._task, self._batches, self._regime, plan, self._product, known, measures=backend.measures
@@ -157,7 +158,9 @@ class Job:
     def _check_list(self) -> list[tuple[Shape, str]]:
         """Small and ragged shapes first: most of what is wrong is wrong there already, and cheaply found."""
         task = self._task
-        shapes: list[Shape] = list(task.check_gpu if self._backend.measures else task.check_cpu)
+        # A task that names none for a GPU is checked there at those for the CPU: at the timed ones alone, a kernel that
+        # knows no others would pass.
+        shapes: list[Shape] = list((self._backend.measures and task.check_gpu) or task.check_cpu)
         if self._backend.measures:
             shapes += hidden_shapes(task, random.Random(secrets.randbits(64)))
         checks = [(shape, family) for shape in shapes for family in task.families_for(shape)]
@@ -192,13 +195,15 @@ class Job:
             if opponent is not None:
                 opponent = self._warm(opponent, series)
         with self._watch.on("quads"):
-            while len(series.logs if opponent else series.host) < quads and self._batches.time_left > 0:
+            while not self._has(series, quads, opponent) and self._batches.time_left > 0:
                 self._quads.add(series, opponent, calls)
         done = len(series.logs if opponent else series.host)
-        if done < quads and done >= _FEWEST and self._later_have(shape):
+        if self._has(series, quads, opponent):
+            pass
+        elif done >= _FEWEST and self._later_have(shape):
             series.warnings = [w for w in series.warnings if not w.startswith(_SHORT)]
             series.warnings.append(f"{_SHORT} after {done} of {quads} quads")
-        elif done < quads:
+        else:
             message = f"no verdict within {self._plan.seconds:g} s"
             self.facts["partial"] = {n: s.partial() for n, s in self.series.items() if s.host}
             raise Rejected(Finding(rule="judge.deadline", message=message, status=Status.TIMEOUT, shape=shape.name))
@@ -206,6 +211,12 @@ class Job:
             with self._watch.on("extras"):
                 replayed = self._plan.replay and self._material.replayable(shape.name)
                 self._extras.look(shape, series, candidate, opponent, calls, replayed=replayed)
+
+    def _has(self, series: Series, quads: int, opponent: Arm | None) -> bool:
+        """Whether a shape has been measured enough."""
+        if opponent is None:
+            return len(series.host) >= quads
+        return len(series.logs) >= quads or precise(series.logs, self._plan.precision)
 
     def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
@@ -224,7 +235,7 @@ class Job:
         assert deck is not None
         try:
             self._batches.ask(opponent, deck.deal(1), first=True, look="slices")
-            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look="slices")
+            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look="slice")
         except (RunnerFailed, Rejected) as failure:
             if opponent.label == RIVAL:
                 raise

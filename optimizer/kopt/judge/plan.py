@@ -26,6 +26,9 @@ class Plan(Record):
 
     quads: int = Field(default=4, ge=1)
     """ABBA quads per shape, over all processes."""
+    precision: float | None = None
+    """A shape is done before it has all its quads when the ratio's 95 % interval reaches no further than this fraction to
+    either side; three quads are the fewest for that. None: all of them, whatever they show."""
     processes: int = Field(default=1, ge=1)
     """Fresh processes of the candidate, one after the other, that share the quads."""
     check: bool = True
@@ -53,7 +56,7 @@ class Plan(Record):
     """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
 
 
-SCREENING = Plan(quads=4, graph=False, agreement=False, rest=0.5)
+SCREENING = Plan(quads=4, precision=0.01, graph=False, agreement=False, rest=0.5)
 """On an H200 times, ratios to the vendor library and their spread differ between rests of 50 and 100 ms by no more than
 they do from one verdict to the next (docs/judge-feasibility.md)."""
 PROMOTION = Plan(quads=12, processes=3, witness=True, seconds=300.0)

@@ -25,18 +25,21 @@ _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
 """Void quads of a shape after which a busy device ends the measurement."""
-_UNEVEN = 2
-"""Void quads of a shape after which an unsteady clock is put up with."""
-_WHOLE = 4
+_UNSTEADY, _RAGGED = "the clock does not hold still within a quad", "batches of one quad differ by more than 4 %"
+_APART = 0.04
+"""A host that stalls for a millisecond adds a tenth to a batch of ten."""
+_WHOLE = 8
 """One in so many of the candidate's batches, drawn in secret, has a call compared whole besides all slices."""
-_UNSTEADY = "the clock does not hold still within a quad"
 
 
 class Quads:
     """Adds quads to series, with the crew's present members."""
 
-    def __init__(self, backend: JudgeSide, crew: Crew, batches: Batches, regime: Regime) -> None:
-        """Takes the measure of the device at rest."""
+    def __init__(self, backend: JudgeSide, crew: Crew, batches: Batches, regime: Regime, quads: int) -> None:
+        """Takes the measure of the device at rest. `quads` is how many a shape is to have."""
+        # Of so many quads a shape, what makes one void. A clock that moves again will go on moving; hosts stall at
+        # random. What comes back after that is put up with: a number that says so is worth more than none.
+        self._patience = {_UNSTEADY: 1, _RAGGED: max(3, quads)}
         self._backend, self._crew, self._batches, self._regime = backend, crew, batches, regime
         self._resting = backend.witness()
 
@@ -54,11 +57,13 @@ class Quads:
         if len(series.host) % 4 == 0:
             # Every second quad: a null batch is the device's and the trusted runner's, and changes slowly.
             series.nulls.append(self._batches.null().us)
-        for arm in order:
+        for number, arm in enumerate(order):
             assert arm is not None
             assert arm.deck is not None
+            # The baseline has nothing to gain from operands that it has seen: they serve for both of its batches.
+            kept = number == 3 and arm.label == TRUSTED
             try:
-                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=_look(arm))
+                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=_look(arm), keep=kept)
             except Rejected as wrong:
                 if wrong.label == CANDIDATE or series.void >= _VOIDS:
                     raise
@@ -73,12 +78,10 @@ class Quads:
             if series.void >= _VOIDS:
                 raise Rejected(self._busy())
             return
-        if self._uneven(samples):
-            if series.void < _UNEVEN:
-                series.void += 1
-                return
-            # It will not get better: a number that says so is worth more than none.
-            series.warnings = [w for w in series.warnings if w != _UNSTEADY] + [_UNSTEADY]
+        # Under sustained load the power limit always moves the device.
+        steady = self._regime == "sustained" or not self._backend.measures
+        if not steady and (why := uneven(samples, times)) and self._again(series, why):
+            return
         series.host += times[CANDIDATE]
         series.samples += [sample for of in samples.values() for sample in of]
         series.calls += calls * 2
@@ -86,17 +89,14 @@ class Quads:
             series.rival += times[opponent.label]
             series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
 
-    def _uneven(self, samples: Mapping[str, Sequence[Sample]]) -> bool:
-        """Whether the device changed its pace within a burst. Under sustained load the power limit always moves it.
-
-        A reason to throttle that both arms have met favours neither: large products meet the power cap within
-        milliseconds, in one batch and not in the next.
-        """
-        if self._regime == "sustained":
-            return False
-        clocks = [s.clock_mhz for of in samples.values() for s in of if s.clock_mhz]
-        changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
-        return changed or len({frozenset(r for s in of for r in s.throttle) for of in samples.values()}) > 1
+    def _again(self, series: Series, why: str) -> bool:
+        """Whether a quad is void for this; where it has been before, the series says so."""
+        series.uneven[why] += 1
+        if series.uneven[why] <= self._patience[why]:
+            series.void += 1
+            return True
+        series.warnings = [w for w in series.warnings if w != why] + [why]
+        return False
 
     def _busy(self) -> Finding:
         # Is it the candidate's work, or a stranger's?
@@ -106,6 +106,19 @@ class Quads:
             raise HarnessError("the device is busy with somebody else's work")
         message = "the kernel leaves work running on the device after it said that it was done"
         return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
+
+
+def uneven(samples: Mapping[str, Sequence[Sample]], times: Mapping[str, Sequence[float]]) -> str:
+    """How device or host changed their pace within a quad, or "". By arm: what was sampled, and microseconds.
+
+    A reason to throttle that both arms have met favours neither: large products meet the power cap within milliseconds,
+    in one batch and not in the next.
+    """
+    clocks = [s.clock_mhz for of in samples.values() for s in of if s.clock_mhz]
+    changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
+    if changed or len({frozenset(r for s in of for r in s.throttle) for of in samples.values()}) > 1:
+        return _UNSTEADY
+    return _RAGGED if any(max(of) > (1 + _APART) * min(of) for of in times.values()) else ""
 
 
 def _look(arm: Arm) -> Look:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -30,6 +31,8 @@ class Series:
     calls: int = 0
     tensor_active: float | None = None
     void: int = 0
+    uneven: Counter[str] = field(default_factory=Counter)
+    """Quads in which device or host changed their pace, by how."""
     warnings: list[str] = field(default_factory=list)
 
     @property

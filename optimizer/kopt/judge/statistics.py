@@ -34,6 +34,13 @@ def ratio(logs: Sequence[float]) -> Quantity:
     return Quantity(value=math.exp(center), low=math.exp(center - half), high=math.exp(center + half))
 
 
+def precise(logs: Sequence[float], within: float | None, *, fewest: int = 3) -> bool:
+    """Whether the 95 % interval of the ratio (see `ratio`) reaches no further than the fraction `within` to either side."""
+    if within is None or len(logs) < fewest:
+        return False
+    return student_quantile(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) <= math.log1p(within)
+
+
 def p_faster(logs: Sequence[float], gain: float = 0.0) -> float:
     """One-sided p of "A is faster than B by more than `gain`", from log(time A / time B) of independent quads."""
     n = len(logs)
