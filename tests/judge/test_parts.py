@@ -18,6 +18,7 @@ import torch
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
 from kopt.judge.agreement import agreement
+from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck, variants_for
@@ -320,6 +321,19 @@ def test_a_reason_to_throttle_that_both_arms_met_does_not_make_a_quad_uneven() -
 @pytest.mark.parametrize("arm", ["kernel", "baseline"])
 def test_a_host_that_stalls_in_one_batch_makes_a_quad_uneven(arm: str) -> None:
     assert "batches" in uneven({}, {**ALIKE, arm: [100.0, 105.0]})
+
+
+def batch(us: float, reveal: float) -> Batch:
+    return Batch(us, reveal, us, 2, Sample())
+
+
+def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.nulls = [batch(100.0 + reveal, reveal) for reveal in (50.0, 52.0, 60.0)]
+    assert series.net(batch(1150.0, 50.0)) == series.net(batch(1160.0, 60.0)) == 1000.0
+    assert series.net(batch(1190.0, 90.0)) == 1030.0
+    assert series.per_call(batch(1150.0, 50.0)) == 500.0
+    assert series.null_spread == 0.0
 
 
 def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:

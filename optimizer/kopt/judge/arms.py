@@ -28,6 +28,8 @@ class Batch:
 
     us: float
     """From before the reveal to after the gather."""
+    reveal_us: float
+    """Of it, the reveal."""
     wall_us: float
     """From GO to the runner's word that it is done, by the host's clock."""
     calls: int
@@ -116,6 +118,7 @@ def run(
     with watch.on("window"):
         backend.start()
         deck.reveal()
+        backend.mark()
         # Between GO and done nothing of the judge's is queued: contexts share the device in slices of milliseconds.
         backend.synchronize()
         began = time.perf_counter_ns()
@@ -123,7 +126,7 @@ def run(
         runner.done(seconds)
         ended = time.perf_counter_ns()
         secret.take()
-        us = backend.stop()
+        reveal_us, us = backend.stop()
     if calls:
         worked = time.monotonic()
     sample = replace(backend.sample(began, ended), load_s=heat + (ended - began) / 1e9)
@@ -131,7 +134,7 @@ def run(
         finding = _examine(arm, secret, calls, family, look) if calls else None
     if secret.rms is not None:
         worked = time.monotonic()
-    return Batch(us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
+    return Batch(us, reveal_us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
 
 
 def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str, look: Look) -> Finding | None:

@@ -13,7 +13,7 @@ from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
 from kopt.judge.snapshot import Look
 from kopt.judge.stopwatch import Stopwatch
-from kopt.records import Task
+from kopt.records import Finding, Status, Task
 
 _PATIENCE = 30.0
 """Seconds for a batch of the baseline, whatever the plan gives a candidate."""
@@ -27,6 +27,8 @@ class Batches:
     ) -> None:
         """`started` is when the plan's seconds began, by the monotonic clock."""
         self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
+        # Without a GPU there are no graphs.
+        self._launch: Mode = task.score.launch if backend.measures else "eager"
         self.rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
         """Seconds before a batch that is timed."""
         self._worked = time.monotonic()
@@ -47,18 +49,21 @@ class Batches:
         family: str = "",
         first: bool = False,
         rest: bool = False,
-        mode: Mode = "eager",
+        mode: Mode | None = None,
         like: Batch | None = None,
         look: Look = "whole",
         keep: bool = False,
         repeat: int = 1,
         count: bool = False,
     ) -> Batch:
-        """One batch, checked. Rejected for what it wrote; a batch of no calls when it cannot be captured.
+        """One batch, checked. Rejected for what it wrote.
 
-        A `first` one may compile. One to be timed starts after the regime's `rest`. The others are as in `arms.run`.
+        Without a `mode`, calls are made as the task wants them timed, a `first` batch's one by one. Where they cannot
+        be captured in a graph, that is Rejected, or a batch of no calls if it was the caller's wish. A `first` one may
+        compile. One to be timed starts after the regime's `rest`. The others are as in `arms.run`.
         """
         assert arm.deck is not None
+        wanted: Mode = mode or ("eager" if first or not calls else self._launch)
         seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self.time_left))
         if arm.label == TRUSTED:
             # Ours: when it is late the machine is busy, and no candidate is to blame.
@@ -69,7 +74,7 @@ class Batches:
             calls,
             family=family or self._task.timed_family(arm.deck.shape),
             seconds=seconds,
-            mode=mode,
+            mode=wanted,
             rest=self.rest if rest else 0.0,
             worked=self._worked,
             heat=HEAT_S[self._regime] if rest and calls else 0.0,
@@ -80,8 +85,11 @@ class Batches:
             count=count,
             watch=self.watch,
         )
+        if batch is None and mode is None:
+            message = f"the {arm.label}'s calls cannot be captured in a CUDA graph, from which this task's are timed"
+            raise Rejected(Finding(rule="judge.graph", message=message, status=Status.REJECTED), arm.label)
         if batch is None:
-            return Batch(0.0, 0.0, 0, Sample())
+            return Batch(0.0, 0.0, 0.0, 0, Sample())
         self._worked = batch.worked
         if batch.finding is not None:
             raise Rejected(batch.finding, arm.label)

@@ -12,7 +12,7 @@ from kopt.judge.arms import Arm, Batch
 from kopt.judge.batches import Batches
 from kopt.judge.crew import TRUSTED, Rejected
 from kopt.judge.deck import Call
-from kopt.judge.numbers import impossible, per_call
+from kopt.judge.numbers import impossible
 from kopt.judge.plan import Plan, Regime
 from kopt.judge.series import Series
 from kopt.machine.products import Product
@@ -50,7 +50,7 @@ class Extras:
 
         `replayed`: its time without host code is found by a replayer.
         """
-        if self._plan.graph and not replayed:
+        if self._plan.graph and not replayed and self._task.score.launch != "graph":
             self._graph(series, candidate, calls)
         assert candidate.deck is not None
         if self._plan.accuracy and candidate.deck.own_check is None:
@@ -73,14 +73,14 @@ class Extras:
                 if self._measures:
                     series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
                 break
-            series.device.append(per_call(batch, series.null))
+            series.device.append(series.per_call(batch))
 
     def _agreement(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
         deck = candidate.deck
         assert deck is not None
 
         def timed(calls: Sequence[Call]) -> float:
-            return per_call(self._batches.ask(candidate, calls, rest=True, look="slices"), series.null)
+            return series.per_call(self._batches.ask(candidate, calls, rest=True, look="slices"))
 
         for found in agreement(shape, deck, calls, timed):
             if found.status:

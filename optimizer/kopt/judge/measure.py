@@ -17,7 +17,7 @@ from kopt.judge.batches import Batches
 from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.extras import Extras
 from kopt.judge.layout import Layout, layout
-from kopt.judge.numbers import measurement, per_call
+from kopt.judge.numbers import measurement
 from kopt.judge.plan import BATCH_US, Plan, Regime, Rival
 from kopt.judge.quads import Quads
 from kopt.judge.replay import Material
@@ -190,7 +190,7 @@ class Job:
             if self._regime == "sustained":
                 self._backend.heat(_WARM_S)
             self._batches.null()  # the first of a shape asks the allocator for memory
-            series.nulls += [self._batches.null().us for _ in range(_NULLS)]
+            series.nulls += [self._batches.null() for _ in range(_NULLS)]
             calls = self._calibrate(candidate, series)
             if opponent is not None:
                 opponent = self._warm(opponent, series)
@@ -227,7 +227,7 @@ class Job:
         self._batches.ask(arm, deck.deal(1), first=True, look="slices" if later else "whole")
         few = min(4, series.sizes.slots)
         batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
-        us = min(per_call(b, series.null) for b in batches)
+        us = min(series.per_call(b) for b in batches)
         return max(2, min(series.sizes.slots, round(self._batch_us / us)))
 
     def _warm(self, opponent: Arm, series: Series) -> Arm | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from kopt.judge.arms import Batch
 from kopt.judge.plan import Regime
 from kopt.judge.series import Series
 from kopt.judge.sizing import floor_us
@@ -15,11 +14,6 @@ from kopt.records import Cost, Finding, Measurement, Quantity, Shape, Status, Ta
 
 CLOCK_S = 0.5
 """Seconds of load after which the clock that NVML publishes is that of the load."""
-
-
-def per_call(batch: Batch, null: float) -> float:
-    """Microseconds per call: the batch less a null batch. Never below the clock's grain."""
-    return max(1e-3, (batch.us - null) / batch.calls)
 
 
 def measurement(

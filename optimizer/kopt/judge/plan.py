@@ -27,8 +27,8 @@ class Plan(Record):
     quads: int = Field(default=4, ge=1)
     """ABBA quads per shape, over all processes."""
     precision: float | None = None
-    """A shape is done before it has all its quads when the ratio's 95 % interval reaches no further than this fraction to
-    either side; three quads are the fewest for that. None: all of them, whatever they show."""
+    """A shape is done before it has all its quads when the ratio's 95 % interval reaches no further than this fraction
+    to either side; three quads are the fewest for that. None: all of them, whatever they show."""
     processes: int = Field(default=1, ge=1)
     """Fresh processes of the candidate, one after the other, that share the quads."""
     check: bool = True

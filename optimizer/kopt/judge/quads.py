@@ -13,7 +13,6 @@ from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Sample
 from kopt.judge.batches import Batches
 from kopt.judge.crew import CANDIDATE, TRUSTED, Crew, Rejected
-from kopt.judge.numbers import per_call
 from kopt.judge.plan import Regime
 from kopt.judge.series import Series
 from kopt.judge.snapshot import Look
@@ -56,7 +55,7 @@ class Quads:
         disturbed = False
         if len(series.host) % 4 == 0:
             # Every second quad: a null batch is the device's and the trusted runner's, and changes slowly.
-            series.nulls.append(self._batches.null().us)
+            series.nulls.append(self._batches.null())
         for number, arm in enumerate(order):
             assert arm is not None
             assert arm.deck is not None
@@ -70,7 +69,7 @@ class Quads:
                 # It was right before: somebody may have had a hand in its memory.
                 series.void += 1
                 return
-            times[arm.label].append(per_call(batch, series.null))
+            times[arm.label].append(series.per_call(batch))
             samples[arm.label].append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
         if disturbed:

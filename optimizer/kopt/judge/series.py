@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.sizing import Sizes
 from kopt.records import Shape
@@ -26,7 +27,7 @@ class Series:
     device: list[float] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    nulls: list[float] = field(default_factory=list)
+    nulls: list[Batch] = field(default_factory=list)
     rival: list[float] = field(default_factory=list)
     calls: int = 0
     tensor_active: float | None = None
@@ -35,14 +36,24 @@ class Series:
     """Quads in which device or host changed their pace, by how."""
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def null(self) -> float:
-        """Of a runner that the candidate has no hand in, so its middle is fair; the smallest would favour nobody."""
-        return median(self.nulls)
+    def net(self, batch: Batch) -> float:
+        """Microseconds of a batch's calls: without its reveal, and without all else that a null batch takes.
+
+        Null batches are of a runner that the candidate has no hand in, so their middle is fair; the smallest would
+        favour nobody. A reveal longer than any of theirs counts as work: whoever slows it down pays for that.
+        """
+        rest = median(null.us - null.reveal_us for null in self.nulls)
+        return batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls)) - rest
+
+    def per_call(self, batch: Batch) -> float:
+        """Microseconds per call. Never below the clock's grain."""
+        return max(1e-3, self.net(batch) / batch.calls)
 
     @property
     def null_spread(self) -> float:
-        return max(self.nulls) - min(self.nulls)
+        """Between null batches, their reveals apart: those are known for each batch."""
+        rests = [null.us - null.reveal_us for null in self.nulls]
+        return max(rests) - min(rests)
 
     def remarks(self, batch_us: float) -> tuple[str, ...]:
         """Warnings, those about the measurement itself included."""
@@ -63,7 +74,8 @@ class Series:
 
     def facts(self) -> dict[str, Any]:
         return {
-            "null_us": self.null,
+            "null_us": median(null.us for null in self.nulls),
+            "reveal_us": median(null.reveal_us for null in self.nulls),
             "null_spread_us": self.null_spread,
             "opponent_us": median(self.rival) if self.rival else None,
             "variants": self.sizes.variants,

@@ -35,7 +35,7 @@ def ratio(logs: Sequence[float]) -> Quantity:
 
 
 def precise(logs: Sequence[float], within: float | None, *, fewest: int = 3) -> bool:
-    """Whether the 95 % interval of the ratio (see `ratio`) reaches no further than the fraction `within` to either side."""
+    """Whether the 95 % interval of the ratio (see `ratio`) reaches no further than `within` to either side."""
     if within is None or len(logs) < fewest:
         return False
     return student_quantile(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) <= math.log1p(within)

@@ -76,6 +76,9 @@ class Score(Record):
     metric: Literal["utilization", "roofline"] = "utilization"
     peak: str
     """Key of the product's peak that utilization refers to, such as "fp8" or "bf16"."""
+    launch: Literal["eager", "graph"] = "eager"
+    """How calls are made when they are timed: one by one, so that the host function counts; or replayed from a CUDA
+    graph that holds a batch of them, as servers do with small work. A call that cannot be captured then fails."""
 
 
 class Tolerance(Record):

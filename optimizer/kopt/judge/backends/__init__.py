@@ -77,8 +77,12 @@ class JudgeSide(Protocol):
         """Start the clock, in order with the device's work."""
         ...
 
-    def stop(self) -> float:
-        """Microseconds since `start`, when all work queued by this process has finished."""
+    def mark(self) -> None:
+        """Note the time at which what was queued by now is done."""
+        ...
+
+    def stop(self) -> tuple[float, float]:
+        """Microseconds from `start` to `mark`, and to now, when all work queued by this process has finished."""
         ...
 
     def watch(self, seconds: float, *, count: bool = False) -> None:

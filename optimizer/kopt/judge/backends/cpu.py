@@ -27,7 +27,7 @@ class CpuJudge:
 
     def __init__(self, device: str) -> None:
         self._lock_name = device
-        self._started = 0
+        self._started = self._marked = 0
 
     def identity(self) -> str:
         return f"cpu-{self._lock_name or os.getpid()}"
@@ -53,8 +53,11 @@ class CpuJudge:
     def start(self) -> None:
         self._started = time.perf_counter_ns()
 
-    def stop(self) -> float:
-        return (time.perf_counter_ns() - self._started) / 1e3
+    def mark(self) -> None:
+        self._marked = time.perf_counter_ns()
+
+    def stop(self) -> tuple[float, float]:
+        return (self._marked - self._started) / 1e3, (time.perf_counter_ns() - self._started) / 1e3
 
     def watch(self, seconds: float, *, count: bool = False) -> None:
         pass  # a CPU's clock says nothing about a GPU

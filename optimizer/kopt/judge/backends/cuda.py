@@ -52,7 +52,7 @@ class CudaJudge:
             raise MachineError(f"the GPU cannot be opened: {str(error).splitlines()[0]}") from error
         self.cache_bytes = int(torch.cuda.get_device_properties(0).L2_cache_size)
         self._torch = torch
-        self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._begin, self._mark, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
         self._witness = torch.zeros(2, _WITNESS_BYTES, dtype=torch.uint8, device="cuda")
 
     def _open_nvml(self) -> None:
@@ -117,10 +117,13 @@ class CudaJudge:
     def start(self) -> None:
         self._begin.record()
 
-    def stop(self) -> float:
+    def mark(self) -> None:
+        self._mark.record()
+
+    def stop(self) -> tuple[float, float]:
         self._end.record()
         self._end.synchronize()
-        return 1e3 * float(self._begin.elapsed_time(self._end))
+        return 1e3 * float(self._begin.elapsed_time(self._mark)), 1e3 * float(self._begin.elapsed_time(self._end))
 
     def watch(self, seconds: float, *, count: bool = False) -> None:
         self._watcher.watch(seconds, count=count)

@@ -121,7 +121,7 @@ class Replays:
             if batch.calls == 0:
                 raise Unreplayable("its launches cannot be captured in a CUDA graph")
             us = runner.elapsed_us(_CALL_S)
-            self._believe(series, us, batch.us - series.null)
+            self._believe(series, us, series.net(batch))
             times.append(us / count)
         self._plausible(series, times)
         if self._measures:
