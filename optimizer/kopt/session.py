@@ -39,6 +39,7 @@ from kopt.turns import Turns
 
 if TYPE_CHECKING:
     from kopt.evaluate.sass import Instruction
+    from kopt.profile import Profile
 
 
 class Stop(Exception):
@@ -133,6 +134,12 @@ class Session:
         """The compiled kernels of a submission with the line tables that the journal does not keep."""
         with self._turns:
             return self._evaluator.kernels(self.run.entry(n).submission, self.run.source(n))
+
+    def counters(self, n: int, shape: str = "") -> list[Profile]:
+        """What the GPU's counters say of a submission's kernels; see `Evaluator.counters`."""
+        with self._turns:
+            entry = self.run.entry(n)
+            return self._evaluator.counters(entry.submission, self.run.source(n), shape)
 
     def remeasure(self, n: int, plan: Plan, rival: Rival | None = None) -> StageResult:
         """Measure a submission once more, by a plan of one's own; nothing is journaled here."""

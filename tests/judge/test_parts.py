@@ -22,11 +22,11 @@ from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck, variants_for
-from kopt.judge.layout import layout, stacked, views
+from kopt.judge.layout import call_bytes, layout, stacked, views
 from kopt.judge.numbers import impossible
 from kopt.judge.quads import Quads, uneven
 from kopt.judge.series import Series
-from kopt.judge.sizing import floor_us, hidden_shapes, sizes
+from kopt.judge.sizing import few, floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
 from kopt.machine.products import product
@@ -402,6 +402,14 @@ def test_batches_fit_the_memory_there_is(blend: Task) -> None:
     roomy = sizes(*task, backend, None, 1e4, 4096, memory=1 << 30)
     assert 2 <= found.slots < roomy.slots
     assert found.variants**2 >= found.slots
+
+
+def test_checks_of_large_operands_make_as_few_calls_as_there_is_room_for(blend: Task) -> None:
+    shape = blend.timing[0]
+    read, written = call_bytes(blend, shape.dims)
+    one = 2 * read + written
+    calls = [few(blend, shape, 3, memory).outputs[0].count for memory in (one, 8 * one, 1 << 30)]
+    assert calls == [1, 2, 3]
 
 
 def test_hidden_shapes_are_valid_and_differ_from_run_to_run(blend: Task) -> None:

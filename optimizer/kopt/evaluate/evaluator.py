@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from kopt.evaluate.binaries import Binaries
     from kopt.evaluate.sass import Instruction
     from kopt.judge.replay import Material
+    from kopt.profile import Profile
     from kopt.records import Toolchain
 
 OnStage = Callable[[str], None]
@@ -241,6 +243,25 @@ class Evaluator:
         """What a judge needs to replay a source's launches at the timing shapes; None when it cannot be traced."""
         case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
         return measure.material({"trace": self._trace.run(case, {})})
+
+    def counters(self, submission: Submission, source: str, shape: str = "", gpu: str = "") -> list[Profile]:
+        """What the GPU's counters say of a source's kernels at one timing shape, without a name at the first.
+
+        `gpu` is the UUID of the device, where this evaluator was not made to measure on one. UsageError for a shape
+        that is not timed; MachineError without ncu, or where it may not count; HarnessError where the launches cannot
+        be replayed under it.
+        """
+        from kopt import profile
+
+        named = [s for s in self.task.timing if shape in ("", s.name)]
+        if not named:
+            there = ", ".join(s.name for s in self.task.timing)
+            raise UsageError(f"task {self.task.name} times no shape {shape!r}; it has {there}")
+        found = self.material(source, submission.parameters)
+        if found is None:
+            raise HarnessError("no counters: the source cannot be traced")
+        with self._measure.device() if self._measure else nullcontext(gpu) as where:
+            return profile.profile(self.task, named[0], found, where)
 
     def hot_loop(self, kernel: KernelFacts) -> tuple[Instruction, ...]:
         """Instructions of the hot loop of a kernel that `kernels` has returned; () when it has no loop."""

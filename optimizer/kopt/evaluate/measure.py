@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from kopt.errors import KoptError
@@ -53,6 +53,12 @@ class Measure:
         self._judge.close()
         if waited:
             self._lock.release()
+
+    @contextmanager
+    def device(self) -> Iterator[str]:
+        """Its UUID, while nothing is measured there."""
+        with self._lock:
+            yield self._judge.gpu.uuid if self._judge.gpu else ""
 
     def run(self, case: Case, earlier: Earlier) -> StageResult:
         return self.measure(case, SCREENING, earlier=earlier)

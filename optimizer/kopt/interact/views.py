@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from kopt.errors import UsageError
+from kopt.errors import KoptError, UsageError
 from kopt.machine.products import product
 from kopt.propose.feedback import entry_line, failure, limit_text, parameters, percent, score
 from kopt.propose.limits import traced
 from kopt.propose.templates import clip, fence
-from kopt.records import KernelFacts, Parameters, Status, Verdict
+from kopt.records import KernelFacts, Measurement, Parameters, Status, Verdict
 from kopt.run import Entry
 from kopt.session import Session
 from kopt.text import line
 
 if TYPE_CHECKING:
     from kopt.evaluate.sass import Instruction
+    from kopt.profile import Profile
 
 _TELLING = re.compile(
     r"[A-Z]*MMA|UTC|LDG|STG|LDS|STS|LDSM|STSM|LDL|STL|UTMA|UBLKCP|WARP|[A-Z]*BAR|SYNCS|BRA|ATOM|RED|MUFU|SHFL|USETMAXREG"
@@ -80,12 +81,22 @@ class Views:
         return f"{len(entries)} submissions; {order} {len(chosen)}:\n" + "\n".join(entry_line(e) for e in chosen)
 
     def profile(self, n: int | None) -> str:
-        """Modelled terms of every shape and traced facts of every kernel."""
+        """Modelled terms of every shape and traced facts of every kernel; on a GPU its counters too, by ncu."""
         n = self._named(n)
-        verdict = self._session.run.verdict(n)
+        run = self._session.run
+        verdict = run.verdict(n)
         if verdict is None:
             raise UsageError(f"submission {n} has no verdict yet")
-        return profiled(verdict, n)
+        text = profiled(verdict, n, run.measured_again(n))
+        if verdict.status is not Status.PASSED or not self._session.measures:
+            return text
+        started = time.monotonic()
+        try:
+            return _joined(text, counted(self._session.counters(n)))
+        except KoptError as why:
+            return _joined(text, str(why))
+        finally:
+            self.seconds += time.monotonic() - started
 
     def sass(self, n: int | None, name: str) -> str:
         """Source lines of the hot loop with the instructions that each became."""
@@ -131,12 +142,15 @@ class Views:
         return "\n".join(lines) or "(no difference)"
 
 
-def profiled(verdict: Verdict, n: int) -> str:
-    """Modelled terms and measured times of every shape, traced facts of every kernel, and what binds."""
+def profiled(verdict: Verdict, n: int, verified: Sequence[Measurement] = ()) -> str:
+    """Modelled terms and measured times of every shape, traced facts of every kernel, and what binds.
+
+    `verified` are the measurements that stand behind its score since a finale, in place of the verdict's.
+    """
     return _joined(
         f"Submission {n} on {product(verdict.target).name}. Terms are what each unit alone would need, in us, as "
         f"modelled; they overlap, so the time is less than their sum.",
-        "\n".join(_terms(verdict)),
+        "\n".join(_terms(verdict, verified)),
         "\n".join(_kernels(verdict)),
         limit_text(verdict),
     )
@@ -190,7 +204,16 @@ def _telling_first(item: tuple[str, int]) -> tuple[bool, int]:
     return (_TELLING.match(item[0]) is None, -item[1])
 
 
-def _terms(verdict: Verdict) -> list[str]:
+def counted(profiles: Sequence[Profile]) -> str:
+    """What the GPU's counters say of each kernel."""
+    lines = []
+    for found in profiles[:4]:
+        lines.append(f"- {found.kernel} at {found.shape}: {found.binds}")
+        lines += [f"  - {fact}" for fact in found.facts]
+    return "Counters of the GPU, by ncu, of the launches alone:\n" + "\n".join(lines)
+
+
+def _terms(verdict: Verdict, verified: Sequence[Measurement]) -> list[str]:
     lines = []
     for p in verdict.predictions:
         ranked = sorted(p.terms.items(), key=lambda item: -item[1])
@@ -198,7 +221,7 @@ def _terms(verdict: Verdict) -> list[str]:
         reached = f" ({percent(p.utilization)} of peak)" if p.utilization is not None else ""
         lines.append(f"- {p.shape}: {p.us:.1f} us{reached}: {terms}; confidence {p.confidence}")
         lines += [f"  warning: {line(text, 160)}" for text in p.warnings[:2]]
-    for m in verdict.measurements:
+    for m in verified or verdict.measurements:
         device = f", on the device {m.device_us.value:.1f}" if m.device_us else ""
         lines.append(f"- {m.shape}, {m.regime}: measured {m.host_us.value:.1f} us{device}")
     return lines or ["- no shape was timed"]

@@ -10,11 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from kopt.errors import HarnessError
+from kopt.errors import HarnessError, MachineError
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
 from kopt.judge.crew import CANDIDATE, Rejected
-from kopt.judge.layout import layout
+from kopt.judge.layout import call_bytes, layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
 from kopt.judge.replay import Material
@@ -31,6 +31,8 @@ NOTHING = Task.model_validate({
 })  # fmt: skip
 """For a runner that is only to be looked at."""
 _WAKE_S = 30.0
+_MODEST = 4 << 30
+"""Bytes that a kernel and its CUDA context may take without being to blame when the judge runs out of memory."""
 
 
 class Bench:
@@ -84,7 +86,13 @@ class Bench:
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":
                 raise
-            # Memory was planned for; what was not planned is what the candidate took.
+            # Memory was planned for; what was not planned is what the candidate took, if it took any.
+            if job.taken < _MODEST:
+                largest = max(shapes, key=lambda shape: sum(call_bytes(task, shape.dims)))
+                raise MachineError(
+                    f"task {task.name}: the GPU's memory is too small to judge its shapes, the largest of which is "
+                    f"{largest}; --shapes FILE names smaller ones"
+                ) from None
             message = "the kernel leaves the judge too little of the device's memory"
             finding = Finding(rule="judge.memory", message=message, status=Status.CRASHED)
             return Judgement(

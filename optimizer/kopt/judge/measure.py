@@ -16,7 +16,7 @@ from kopt.judge.arms import Arm
 from kopt.judge.batches import Batches
 from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.extras import Extras
-from kopt.judge.layout import Layout, layout
+from kopt.judge.layout import Layout
 from kopt.judge.numbers import measurement
 from kopt.judge.plan import BATCH_US, Plan, Regime, Rival
 from kopt.judge.quads import Quads
@@ -24,7 +24,7 @@ from kopt.judge.replay import Material
 from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import Series
-from kopt.judge.sizing import hidden_shapes, sizes
+from kopt.judge.sizing import few, hidden_shapes, sizes
 from kopt.judge.statistics import precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
@@ -73,11 +73,15 @@ class Job:
         self.facts: dict[str, Any] = {}
         self.series: dict[str, Series] = {}
         self._watch = Stopwatch()
+        self._memory = self.taken = 0
+        """Bytes that were free at first, and those that neither are any more nor are the judge's, where it ran out."""
 
     def __enter__(self) -> Job:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and kind.__name__ == "OutOfMemoryError":
+            self.taken = max(0, self._memory - self._bench.memory() - self._backend.own_bytes())
         with self._watch.on("end"):
             self._crew.disband()
         self._bench.prepare()
@@ -90,7 +94,7 @@ class Job:
 
     def run(self) -> None:
         plan, backend = self._plan, self._backend
-        memory = self._bench.memory()
+        memory = self._memory = self._bench.memory()
         for shape in self._shapes:
             found = sizes(
                 self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory
@@ -168,7 +172,7 @@ class Job:
         return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]
 
     def _few(self, shape: Shape) -> Layout:
-        return layout(self._task, shape.dims, _CHECK_CALLS, _CHECK_CALLS)
+        return few(self._task, shape, _CHECK_CALLS, self._memory)
 
     def _check(self, shape: Shape, family: str) -> None:
         """A few calls, untimed, one of them compared whole."""

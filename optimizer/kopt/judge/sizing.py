@@ -72,6 +72,13 @@ def sizes(
         slots = max(2, int(slots * 0.8))
 
 
+def few(task: Task, shape: Shape, calls: int, memory: int) -> Layout:
+    """For so many calls that share nothing, or as many as there is room for: a cache of a million tokens is one."""
+    read, written = call_bytes(task, shape.dims)
+    count = max(1, min(calls, int(_PART * memory) // max(1, 2 * read + written)))
+    return layout(task, shape.dims, count, count)
+
+
 def hidden_shapes(task: Task, rng: random.Random) -> list[Shape]:
     """Ragged shapes that nobody has seen before this verdict."""
     count = task.hidden.count if task.hidden.dims else 0

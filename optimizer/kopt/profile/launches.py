@@ -2,8 +2,8 @@
 
     python -m kopt.profile.launches JOB
 
-JOB is a JSON file with the task, a shape, a recipe and its images. The cubins are a stranger's: Landlock and seccomp
-stand around this process as around a replayer's, as far as the profiler inside it can live with them.
+JOB is a JSON file with the task, a shape, a recipe and its images. No walls stand around this process, since the
+profiler works inside it; of the candidate it has the device code alone (docs/threat-model.md).
 """
 
 from __future__ import annotations

@@ -87,12 +87,17 @@ class _Fact(NamedTuple):
     text: str
 
 
-def reduced(kernel: str, shape: str, counters: Mapping[str, float], compulsory: float | None) -> Profile:
-    """`counters` in microseconds, bytes, per cent and ratios; `compulsory` bytes of a call, where it is one launch."""
-    busy = {name: counters[name] for name in UNITS if name in counters}
+def reduced(
+    kernel: str, shape: str, counters: Mapping[str, float], compulsory: float | None, *, matrix: bool = True
+) -> Profile:
+    """`counters` in microseconds, bytes, per cent and ratios; `compulsory` bytes of a call, where it is one launch.
+
+    `matrix`: whether the kernel has matrix instructions at all.
+    """
+    busy = {name: counters[name] for name in UNITS if name in counters and (matrix or name != "tensor")}
     most = max(busy, key=lambda name: busy[name], default=None)
     if most is not None and busy[most] >= _BUSY:
-        binds = f"{UNITS[most]}, {busy[most]:.0f} % of what it can do"
+        binds = f"{UNITS[most]}: {busy[most]:.0f} % of the most there can be"
     elif (wait := _wait(counters)) is not None:
         top = f"{UNITS[most]} is the busiest unit, {busy[most]:.0f} %" if most else "no unit was counted"
         binds = f"latency: {top}, and warps wait for {wait}"

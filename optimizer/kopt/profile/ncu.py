@@ -61,14 +61,14 @@ def profile(task: Task, shape: Shape, material: Material, gpu: str) -> list[Prof
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         if done.returncode or not (rows := parse(text)):
             raise _failed(text, done)
-    launched = sum(bool(step.cubin) for step in recipe.steps)
-    cost = hooks.cost(task, shape)
-    bytes_ = cost.read + cost.written if launched == 1 else None
-    profiles = [reduced(name, shape.name, _named(row, asked), bytes_) for name, row in rows]
+    launched, cost = [step for step in recipe.steps if step.cubin], hooks.cost(task, shape)
+    compulsory = cost.read + cost.written if len(launched) == 1 else None
+    multiplying = {step.entry for step in launched if step.matrix}
     longest: dict[str, Profile] = {}
-    for found_ in profiles:
-        if found_.kernel not in longest or found_.us > longest[found_.kernel].us:
-            longest[found_.kernel] = found_
+    for name, row in rows:
+        made = reduced(name, shape.name, _named(row, asked), compulsory, matrix=name in multiplying)
+        if name not in longest or made.us > longest[name].us:
+            longest[name] = made
     return sorted(longest.values(), key=lambda p: -p.us)
 
 

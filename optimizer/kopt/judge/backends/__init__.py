@@ -71,6 +71,10 @@ class JudgeSide(Protocol):
 
     def free_bytes(self) -> int: ...
 
+    def own_bytes(self) -> int:
+        """Held by this process in tensors of its own, what it shares apart."""
+        ...
+
     def synchronize(self) -> None: ...
 
     def start(self) -> None:

@@ -47,6 +47,9 @@ class CpuJudge:
     def free_bytes(self) -> int:
         return 256 << 20
 
+    def own_bytes(self) -> int:
+        return 0
+
     def synchronize(self) -> None:
         pass
 

@@ -111,6 +111,9 @@ class CudaJudge:
         self._torch.cuda.empty_cache()
         return int(self._torch.cuda.mem_get_info()[0])
 
+    def own_bytes(self) -> int:
+        return int(self._torch.cuda.memory_allocated())
+
     def synchronize(self) -> None:
         self._torch.cuda.synchronize()
 
@@ -175,6 +178,7 @@ class CudaRunner:
         self._torch = torch
         self._one = torch.ones(1, device="cuda")
         self._event = torch.cuda.Event()
+        self._pool: Any = None
 
     def attach(self, fd: int, nbytes: int) -> Tensor:
         from cuda.bindings import driver
@@ -201,8 +205,10 @@ class CudaRunner:
         torch = self._torch
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
+        # One pool for all of them: a pool of its own would outlive each graph, until there is no memory left.
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._pool):
                 calls()
         except Exception:
             # A kernel that synchronizes or allocates outside torch cannot be captured. That is its right.
