@@ -2,6 +2,8 @@
 
     PYTHONPATH=optimizer python3 bench/predict.py                          published points and bench/data/sweep-*.json
     PYTHONPATH=optimizer python3 bench/predict.py --data my-sweep.json     other measurements
+    PYTHONPATH=optimizer python3 bench/predict.py --run submissions/fp8_gemm-h200
+                                                                           what a run predicted, then measured
     PYTHONPATH=optimizer python3 bench/predict.py --fit l2_tbs,overlap     look for better constants on the fitted rows
 
 A data file is JSON {"machine"?, "rows": [...]} or CSV with the same columns: family, parameters (JSON), us or tflops,
@@ -19,7 +21,7 @@ import pickle
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
@@ -36,6 +38,7 @@ from kopt.evaluate.trace import Trace
 from kopt.evaluate.workers import Workers
 from kopt.machine.products import product
 from kopt.records import Outcome, Shape, Submission, digest
+from kopt.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 FITTED_FAMILIES = frozenset({"naive", "k_major", "tma"})
@@ -157,6 +160,27 @@ def scores(points: Sequence[Point]) -> None:
         k = constants(product(point.target))
         if point.call is not None and k is not None and not point.fitted:
             groups[f"{point.target} {point.shape}"].append((point.us, point.predict(k)))
+    report(groups)
+
+
+def recorded(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """(measured, predicted) by shape, of all submissions and trials of a run that have both; as journaled.
+
+    Guesses are apart: of what cannot be counted, such as Gluon, no tile and no depth is known.
+    """
+    run, pairs = Run.load(folder), defaultdict[str, list[tuple[float, float]]](list)
+    for entry in run:
+        verdict = run.verdict(entry.n)
+        for found in (*([verdict] if verdict else []), *(run.trial(entry.n, row.n) for row in entry.trials)):
+            predicted = {p.shape: p for p in found.predictions}
+            for m in found.measurements:
+                if p := predicted.get(m.shape):
+                    kind = "guessed" if any(text.startswith("rough") for text in p.warnings) else "counted"
+                    pairs[f"{m.shape}, {kind}"].append((m.host_us.value, p.us))
+    return pairs
+
+
+def report(groups: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for name, pairs in groups.items():
         errors = sorted((abs(log(got / want)) for want, got in pairs))
         pick = min(pairs, key=lambda pair: pair[1])[0] / min(want for want, _ in pairs)
@@ -211,8 +235,12 @@ def main() -> None:
     parser.add_argument("--toolchain", default="", help="PYTHONPATH of the Triton that measured")
     parser.add_argument("--points", type=int, default=0, help="only so many parameter points of each family; 0 is all")
     parser.add_argument("--fit", default="", help="comma-separated names of constants")
+    parser.add_argument("--run", type=Path, help="a run's folder, in place of measurements")
     parser.add_argument("--verbose", action="store_true", help="every row of the sweeps")
     arguments = parser.parse_args()
+    if arguments.run:
+        report(recorded(arguments.run))
+        return
     task = content.load_task("fp8_gemm", ROOT)
     published = read(ROOT / "bench" / "data" / "published.json", task)
     files = arguments.data or sorted((ROOT / "bench" / "data").glob("sweep-*.json"))

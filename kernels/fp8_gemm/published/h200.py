@@ -1,3 +1,16 @@
+# FP8 GEMM, tensor-wise scaling, for NVIDIA H200. Published by kopt 0.1.0 on 2026-11-26.
+#
+# Measured: 76.2 % of the data-sheet peak (geometric mean), 20 quads a shape,
+# in fresh processes, after the best of 10 submissions was known.
+#   4k-cube                95.5 us   72.8 %  1.003 x baseline
+#   8k-cube               727.6 us   76.4 %  1.023 x baseline
+#   deepseek-v3           624.2 us   77.9 %  0.999 x baseline
+#   llama-70b            1786.0 us   77.8 %  0.992 x baseline
+#
+# torch 2.11.0+cu130, triton 3.6.0, evaluator 4, driver 580.159.04
+# Run fp8_gemm-h200, submission 5 (ba79a56d34ca4a70); the .json beside it has all.
+# SPDX-License-Identifier: Apache-2.0
+
 """Persistent TMA, epilogue in slices: the shared memory they save buys a fourth pipeline stage."""
 
 from __future__ import annotations
@@ -7,17 +20,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-RUNG = 5
 CLASS = "tma-persistent-subtile"
-TUNE = {
-    "BLOCK_M": [64, 128, 256],
-    "BLOCK_N": [64, 128, 256],
-    "BLOCK_K": [64, 128],
-    "GROUP_M": [4, 8, 16],
-    "SUBTILES": [2, 4],
-    "NUM_WARPS": [4, 8],
-    "NUM_STAGES": [2, 3, 4, 5],
-}
 
 
 @triton.jit
@@ -84,12 +87,18 @@ def fp8_gemm(
 ):  # fmt: skip
     M, K = a.shape
     N = b.shape[0]
+    properties = torch.cuda.get_device_properties(a.device)
+    if (BLOCK_M, BLOCK_N, BLOCK_K, SUBTILES, NUM_WARPS, NUM_STAGES) == (128, 256, 128, 2, 8, 4):
+        # Hopper's default needs more shared memory elsewhere than a block has, and so becomes its nearest neighbour.
+        if properties.major == 10:
+            NUM_WARPS = 4  # the halves of a tile belong to the same warps then, and are not exchanged
+        elif properties.shared_memory_per_block_optin < 128 * 1024:
+            BLOCK_N, NUM_STAGES = 128, 3
     a_desc = TensorDescriptor.from_tensor(a, [BLOCK_M, BLOCK_K])
     b_desc = TensorDescriptor.from_tensor(b, [BLOCK_N, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [BLOCK_M, BLOCK_N // SUBTILES])
     tiles = triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N)
-    sms = torch.cuda.get_device_properties(a.device).multi_processor_count
-    tma_subtile_kernel[(min(sms, tiles),)](
+    tma_subtile_kernel[(min(properties.multi_processor_count, tiles),)](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
         BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K,
         GROUP_M=GROUP_M, SUBTILES=SUBTILES,

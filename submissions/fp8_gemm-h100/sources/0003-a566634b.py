@@ -1,14 +1,13 @@
-"""Persistent TMA: one program per SM walks many tiles; the next tile is fetched while this one is stored."""
+"""TMA descriptors: one thread copies whole tiles, freeing registers and issue slots of address arithmetic."""
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-RUNG = 4
-CLASS = "tma-persistent"
+RUNG = 3
+CLASS = "tma"
 TUNE = {
     "BLOCK_M": [64, 128, 256],
     "BLOCK_N": [64, 128, 256],
@@ -30,28 +29,27 @@ def grouped_tile(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 
 
 @triton.jit
-def tma_persistent_kernel(
+def tma_kernel(
     a_desc, b_desc, scale_a_ptr, scale_b_ptr, out_desc,
     M, N, K,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    tiles_m = tl.cdiv(M, BLOCK_M)
-    tiles_n = tl.cdiv(N, BLOCK_N)
-    tiles_k = tl.cdiv(K, BLOCK_K)
-    scale = tl.load(scale_a_ptr) * tl.load(scale_b_ptr)
-    # With no path around an inner loop of no trips, the flattened loop needs only one epilogue.
-    tl.assume(tiles_k > 0)
-    # `flatten` makes one loop of the two, so that the pipeline of loads does not drain between tiles.
-    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
-        pid_m, pid_n = grouped_tile(tile, tiles_m, tiles_n, GROUP_M)
-        row = pid_m * BLOCK_M
-        col = pid_n * BLOCK_N
-        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for i in range(tiles_k):
-            a = a_desc.load([row, i * BLOCK_K])
-            b = b_desc.load([col, i * BLOCK_K])
-            acc = tl.dot(a, b.T, acc)
-        out_desc.store([row, col], (acc * scale).to(tl.bfloat16))
+    pid_m, pid_n = grouped_tile(tl.program_id(0), tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N), GROUP_M)
+    row = pid_m * BLOCK_M
+    col = pid_n * BLOCK_N
+
+    # No masks: TMA reads zeros beyond a tensor's edge and drops what is stored there.
+    # Without the path around a loop of no trips, ptxas keeps every WGMMA of the loop in flight; ptxas 12.8 serialises
+    # them otherwise (remark C7515).
+    tl.assume(K > 0)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, K, BLOCK_K):
+        a = a_desc.load([row, k])
+        b = b_desc.load([col, k])
+        acc = tl.dot(a, b.T, acc)
+
+    acc *= tl.load(scale_a_ptr) * tl.load(scale_b_ptr)
+    out_desc.store([row, col], acc.to(tl.bfloat16))
 
 
 def fp8_gemm(
@@ -60,12 +58,12 @@ def fp8_gemm(
 ):  # fmt: skip
     M, K = a.shape
     N = b.shape[0]
+    # TMA wants 16-byte aligned rows: K a multiple of 16, N a multiple of 8.
     a_desc = TensorDescriptor.from_tensor(a, [BLOCK_M, BLOCK_K])
     b_desc = TensorDescriptor.from_tensor(b, [BLOCK_N, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [BLOCK_M, BLOCK_N])
-    tiles = triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N)
-    sms = torch.cuda.get_device_properties(a.device).multi_processor_count
-    tma_persistent_kernel[(min(sms, tiles),)](
+    grid = (triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N),)
+    tma_kernel[grid](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
         BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M,
         num_warps=NUM_WARPS, num_stages=NUM_STAGES,
