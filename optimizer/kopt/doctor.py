@@ -129,6 +129,14 @@ def _gpu() -> Iterator[Check]:
             yield Check("gpu", "warn", f"{text}: {gpu.busy} other process(es) compute on it", "stop them to measure")
         else:
             yield Check("gpu", "ok", f"{text}; target {gpu.product.key}")
+    if found.gpus:
+        from kopt import profile
+
+        if tool := profile.available():
+            yield Check("profiler", "ok", f"{tool}: kopt profile counts on the GPU")
+        else:
+            text = "ncu is not there: kopt profile shows the model and the compiler's facts alone"
+            yield Check("profiler", "warn", text, "install Nsight Compute, or put CUDA's bin on the PATH")
 
 
 def _workspace(workspace: Path) -> Check:
