@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kopt.evaluate.predict.constants import CALIBRATED, FITTED, SOURCES, Constants, constants
 from kopt.evaluate.predict.counted import CountedLaunch, Loop, Mma, Spread, Traffic
-from kopt.evaluate.predict.estimate import Call, estimate, guess, roofline_us
+from kopt.evaluate.predict.estimate import Call, estimate, guess, roofline_us, tile_of
 from kopt.machine.products import PRODUCTS, product
 from kopt.records import Cost, KernelFacts, LaunchFacts, Prediction
 
@@ -180,6 +180,32 @@ def test_a_launch_that_nobody_counted_gets_a_rough_time_with_low_confidence() ->
     assert found.confidence == "low"
     assert "it is Gluon" in found.warnings[0]
     assert guess(Call("s", COST, "fp8", (launch,), {}), product("h200"), model, "it is Gluon") is None
+
+
+@pytest.mark.parametrize(("loaded", "mma", "tile"), [
+    (((64, 128), (256, 128)), {"QGMMA.64x256x32.F32.E4M3.E4M3": 8}, (128, 256, 128)),  # two warp groups, one B
+    (((128, 128), (128, 128)), {"QGMMA.64x128x32.F32.E4M3.E4M3": 16}, (256, 128, 128)),
+    (((128, 64), (256, 64)), {"QGMMA.64x256x32.F32.E4M3.E4M3": 4}, (128, 256, 64)),
+    (((128, 64), (256, 32)), {"QGMMA.64x256x32.F32.E4M3.E4M3": 4}, None),  # other depths
+    (((128, 64), (256, 64)), {"QGMMA.64x256x32.F32.E4M3.E4M3": 3}, None),  # instructions of something else
+    (((128, 64),), {"QGMMA.64x256x32.F32.E4M3.E4M3": 4}, None),
+    ((), {}, None),
+])  # fmt: skip
+def test_the_tile_of_a_turn_is_what_is_loaded_and_what_the_instructions_multiply(loaded, mma, tile) -> None:
+    assert tile_of(loaded, mma) == tile
+
+
+def test_a_rough_time_knows_the_depth_of_its_turns() -> None:
+    launch, model = LaunchFacts(kernel="k", name="gemm", grid=(132, 1, 1)), constants(product("h200"))
+    assert model is not None
+
+    def us(loaded: tuple[tuple[int, int], ...], count: int) -> float:
+        facts = kernel().model_copy(update={"depth": 3, "mma": {"QGMMA.64x256x32.F32.E4M3.E4M3": count}})
+        found = guess(Call("s", COST, "fp8", (launch,), {"k": facts}, loaded=loaded), product("h200"), model, "Gluon")
+        assert found is not None
+        return found.us
+
+    assert us(((128, 64), (256, 64)), 4) > us(((128, 128), (256, 128)), 8)
 
 
 def test_padding_is_named_as_waste() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from kopt.evaluate.predict.constants import Constants
 from kopt.evaluate.predict.counted import CountedLaunch, Loop, Mma, Traffic
 from kopt.evaluate.predict.model import time_launch
+from kopt.evaluate.recipe import Recipe
 from kopt.machine.products import Product
-from kopt.records import Cost, KernelFacts, LaunchFacts, Prediction
+from kopt.records import Cost, KernelFacts, LaunchFacts, Prediction, Task
 
 Confidence = Literal["high", "medium", "low"]
 
 _DOUBTFUL = ("ATen operations", "libdevice", "inline assembly", "dot_scaled", "depend", "sorting", "waits for")
 """Words of warnings that make a prediction a guess."""
 
+_TILE = (128, 256, 128)
+_MMA_SHAPE = re.compile(r"\.(\d+)x(\d+)x(\d+)")
 _PART = 0.05
 """Of the kernels' time: what ATen's operations take beyond it makes a prediction a guess."""
 
@@ -34,6 +39,8 @@ class Call:
     kernels: Mapping[str, KernelFacts]
     eager: tuple[int, int] = (0, 0)
     """ATen operations that move something, and the bytes that they move."""
+    loaded: tuple[tuple[int, ...], ...] = ()
+    """Blocks that TMA descriptors of inputs load in the launch that multiplies."""
 
 
 def roofline_us(cost: Cost, peak: str, product: Product) -> float:
@@ -79,8 +86,8 @@ def estimate(
 def guess(call: Call, product: Product, k: Constants, why: str) -> Prediction | None:
     """A rough time from the grid and the compiled kernel alone; None where not even that is known.
 
-    The task's FLOPs and compulsory bytes are spread evenly over the programs of the largest launch; re-reads are
-    estimated from square output tiles.
+    The task's FLOPs and compulsory bytes are spread evenly over the programs of the largest launch, in turns of the
+    tile that its descriptors and matrix instructions make, or of 128 x 256 x 128 where they do not tell.
     """
     known = [(launch, call.kernels[launch.kernel]) for launch in call.launches if launch.kernel in call.kernels]
     if not known or not call.cost.flops:
@@ -88,7 +95,7 @@ def guess(call: Call, product: Product, k: Constants, why: str) -> Prediction | 
     launch, kernel = max(known, key=lambda pair: (sum(pair[1].mma.values()), pair[0].programs))
     if not kernel.mma or not launch.programs or not kernel.occupancy:
         return None
-    counted = _spread_evenly(call.cost, launch, kernel)
+    counted = _spread_evenly(call.cost, launch, kernel, tile_of(call.loaded, kernel.mma) or _TILE)
     timing = time_launch(counted, kernel, product, k)
     terms = defaultdict(float, timing.terms)
     terms["launch"] = launches_us = k.launch_us * len(call.launches)
@@ -114,9 +121,30 @@ def _eager(
     return launch + moved
 
 
-def _spread_evenly(cost: Cost, launch: LaunchFacts, kernel: KernelFacts) -> CountedLaunch:
-    """What a launch would count to if it multiplied 128-by-256 tiles, 128 deep, with nothing wasted."""
-    m, n, depth = 128, 256, 128
+def blocks(recipe: Recipe | None, task: Task) -> tuple[tuple[int, ...], ...]:
+    """See `Call.loaded`; () where there is no recipe."""
+    inputs = {number for number, tensor in enumerate(task.tensors) if tensor.role == "input"}
+    step = next((step for step in recipe.steps if step.matrix), None) if recipe else None
+    return tuple(a.block for a in step.arguments if a.kind == "descriptor" and a.buffer in inputs) if step else ()
+
+
+def tile_of(loaded: Sequence[Sequence[int]], mma: Mapping[str, int]) -> tuple[int, int, int] | None:
+    """Rows, columns and depth of a turn of the loop, where two operands are loaded; None where they do not tell.
+
+    Several warp groups may share the columns and load rows of their own: the instructions tell how many there are.
+    """
+    if len(loaded) != 2 or any(len(block) != 2 for block in loaded):
+        return None
+    (rows, depth), (n, other) = loaded
+    shapes = ((_MMA_SHAPE.search(name), count) for name, count in mma.items())
+    products = sum(prod(map(int, found.groups())) * count for found, count in shapes if found)
+    m, rest = divmod(products, n * depth)
+    return (m, n, depth) if depth == other and m and not rest and m % rows == 0 else None
+
+
+def _spread_evenly(cost: Cost, launch: LaunchFacts, kernel: KernelFacts, tile: tuple[int, int, int]) -> CountedLaunch:
+    """What a launch would count to if it multiplied such tiles with nothing wasted."""
+    m, n, depth = tile
     element = "fp8e4nv" if any(o.startswith(("QGMMA", "UTCQMMA", "QMMA")) for o in kernel.mma) else "bf16"
     turns = cost.flops / launch.programs / (2 * m * n * depth)
     width = 1 if element.startswith("fp8") else 2

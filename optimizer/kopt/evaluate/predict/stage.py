@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from kopt.evaluate import hooks
 from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
-from kopt.evaluate.predict.estimate import Call, estimate, guess
+from kopt.evaluate.predict.estimate import Call, blocks, estimate, guess
+from kopt.evaluate.recipe import Recipe
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
 from kopt.evaluate.tensors import layout
@@ -43,6 +44,7 @@ class _Traced:
     calls: Mapping[str, Sequence[LaunchFacts]]
     eager: Mapping[str, tuple[int, int]]
     """By shape: ATen operations that move something, and their bytes."""
+    recipes: Mapping[str, Recipe]
 
 
 class Predict:
@@ -74,7 +76,7 @@ class Predict:
             cost = hooks.cost(case.task, shape)
             call = Call(
                 shape.name, cost, case.task.score.peak, traced.calls.get(shape.name, ()), traced.kernels,
-                traced.eager.get(shape.name, (0, 0)),
+                traced.eager.get(shape.name, (0, 0)), blocks(traced.recipes.get(shape.name), case.task),
             )  # fmt: skip
             launches = counted.get(shape.name)
             if launches is not None:
@@ -195,4 +197,5 @@ class _Uncounted(Exception):
 
 def _traced(earlier: Earlier) -> _Traced:
     artifacts = earlier["trace"].artifacts if "trace" in earlier else {}
-    return _Traced(artifacts.get("kernels", {}), artifacts.get("calls", {}), artifacts.get("eager", {}))
+    kinds: Any = (artifacts.get(kind, {}) for kind in ("kernels", "calls", "eager", "recipes"))
+    return _Traced(*kinds)
