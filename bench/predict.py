@@ -3,7 +3,8 @@
     PYTHONPATH=optimizer python3 bench/predict.py                          published points and bench/data/sweep-*.json
     PYTHONPATH=optimizer python3 bench/predict.py --data my-sweep.json     other measurements
     PYTHONPATH=optimizer python3 bench/predict.py --run submissions/fp8_gemm-h200
-                                                                           what a run predicted, then measured
+                                                                           what a run predicted, then measured;
+                                                                           --again: what is predicted now
     PYTHONPATH=optimizer python3 bench/predict.py --fit l2_tbs,overlap     look for better constants on the fitted rows
 
 A data file is JSON {"machine"?, "rows": [...]} or CSV with the same columns: family, parameters (JSON), us or tflops,
@@ -29,7 +30,7 @@ from typing import Any
 
 from kopt import content
 from kopt.evaluate import hooks
-from kopt.evaluate.evaluator import with_timing
+from kopt.evaluate.evaluator import Evaluator, with_timing
 from kopt.evaluate.predict.constants import FITTED, Constants, calibrated, constants
 from kopt.evaluate.predict.estimate import Call, estimate
 from kopt.evaluate.predict.stage import Predict
@@ -163,20 +164,30 @@ def scores(points: Sequence[Point]) -> None:
     report(groups)
 
 
-def recorded(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """(measured, predicted) by shape, of all submissions and trials of a run that have both; as journaled.
+def recorded(folder: Path, *, again: bool) -> dict[str, list[tuple[float, float]]]:
+    """(measured, predicted) by shape, of all submissions and trials of a run that have both: as journaled, or predicted
+    `again` by the model and the compiler at hand.
 
-    Guesses are apart: of what cannot be counted, such as Gluon, no tile and no depth is known.
+    Guesses are apart: of what cannot be counted, such as Gluon.
     """
     run, pairs = Run.load(folder), defaultdict[str, list[tuple[float, float]]](list)
-    for entry in run:
-        verdict = run.verdict(entry.n)
-        for found in (*([verdict] if verdict else []), *(run.trial(entry.n, row.n) for row in entry.trials)):
-            predicted = {p.shape: p for p in found.predictions}
-            for m in found.measurements:
-                if p := predicted.get(m.shape):
-                    kind = "guessed" if any(text.startswith("rough") for text in p.warnings) else "counted"
-                    pairs[f"{m.shape}, {kind}"].append((m.host_us.value, p.us))
+    with Evaluator(content.load_task(run.meta.task, ROOT), target=run.meta.target, shapes=run.meta.shapes) as evaluator:
+        for entry in run:
+            verdict = run.verdict(entry.n)
+            trials = [run.trial(entry.n, row.n) for row in entry.trials]
+            asked = [({}, verdict)] if verdict else []
+            for parameters, found in (*asked, *((dict(t.parameters), t) for t in trials)):
+                if not found.measurements:
+                    continue
+                predictions = found.predictions
+                if again:
+                    source = run.source(entry.n)
+                    predictions = evaluator.try_parameters(entry.submission, source, parameters, 1).predictions
+                predicted = {p.shape: p for p in predictions}
+                for m in found.measurements:
+                    if p := predicted.get(m.shape):
+                        kind = "guessed" if any(text.startswith("rough") for text in p.warnings) else "counted"
+                        pairs[f"{m.shape}, {kind}"].append((m.host_us.value, p.us))
     return pairs
 
 
@@ -236,10 +247,11 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=0, help="only so many parameter points of each family; 0 is all")
     parser.add_argument("--fit", default="", help="comma-separated names of constants")
     parser.add_argument("--run", type=Path, help="a run's folder, in place of measurements")
+    parser.add_argument("--again", action="store_true", help="with --run: predict its points again, as of now")
     parser.add_argument("--verbose", action="store_true", help="every row of the sweeps")
     arguments = parser.parse_args()
     if arguments.run:
-        report(recorded(arguments.run))
+        report(recorded(arguments.run, again=arguments.again))
         return
     task = content.load_task("fp8_gemm", ROOT)
     published = read(ROOT / "bench" / "data" / "published.json", task)
