@@ -25,7 +25,7 @@ from kopt.judge.deck import Deck, variants_for
 from kopt.judge.layout import call_bytes, layout, stacked, views
 from kopt.judge.numbers import impossible
 from kopt.judge.quads import Quads, uneven
-from kopt.judge.series import Series
+from kopt.judge.series import Null, Series
 from kopt.judge.sizing import few, floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
@@ -329,7 +329,7 @@ def batch(us: float, reveal: float) -> Batch:
 
 def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further() -> None:
     series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
-    series.nulls = [batch(100.0 + reveal, reveal) for reveal in (50.0, 52.0, 60.0)]
+    series.nulls = [Null(100.0 + reveal, reveal) for reveal in (50.0, 52.0, 60.0)]
     assert series.net(batch(1150.0, 50.0)) == series.net(batch(1160.0, 60.0)) == 1000.0
     assert series.net(batch(1190.0, 90.0)) == 1030.0
     assert series.per_call(batch(1150.0, 50.0)) == 500.0

@@ -11,6 +11,7 @@ from kopt.judge.crew import TRUSTED, Crew, Rejected
 from kopt.judge.deck import Call
 from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
+from kopt.judge.series import Null
 from kopt.judge.snapshot import Look
 from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Finding, Status, Task
@@ -95,7 +96,8 @@ class Batches:
             raise Rejected(batch.finding, arm.label)
         return batch
 
-    def null(self) -> Batch:
-        """A batch without calls, by the trusted runner."""
+    def null(self) -> Null:
+        """What a batch without calls takes, by the trusted runner."""
         # After the same rest as any other batch: what a device takes to wake up is no kernel's doing.
-        return self.ask(self._crew[TRUSTED], [], rest=True)
+        batch = self.ask(self._crew[TRUSTED], [], rest=True)
+        return Null(batch.us, batch.reveal_us)

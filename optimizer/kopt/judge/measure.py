@@ -74,7 +74,7 @@ class Job:
         self.series: dict[str, Series] = {}
         self._watch = Stopwatch()
         self._memory = self.taken = 0
-        """Bytes that were free at first, and those that neither are any more nor are the judge's, where it ran out."""
+        """Bytes that were free or the judge's at first, and those that are neither any more, where it ran out."""
 
     def __enter__(self) -> Job:
         return self
@@ -94,7 +94,8 @@ class Job:
 
     def run(self) -> None:
         plan, backend = self._plan, self._backend
-        memory = self._memory = self._bench.memory()
+        memory = self._bench.memory()
+        self._memory = memory + self._backend.own_bytes()
         for shape in self._shapes:
             found = sizes(
                 self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory

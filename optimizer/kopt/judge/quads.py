@@ -23,7 +23,8 @@ _CLOCK_CHANGE = 0.01
 _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
-"""Void quads of a shape after which a busy device ends the measurement."""
+"""Quads of a shape that a busy device, or a baseline gone wrong, may spoil before that ends the measurement."""
+_SPOILT = "spoilt"
 _UNSTEADY, _RAGGED = "the clock does not hold still within a quad", "batches of one quad differ by more than 4 %"
 _APART = 0.04
 """A host that stalls for a millisecond adds a tenth to a batch of ten."""
@@ -64,17 +65,19 @@ class Quads:
             try:
                 batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=_look(arm), keep=kept)
             except Rejected as wrong:
-                if wrong.label == CANDIDATE or series.void >= _VOIDS:
+                if wrong.label == CANDIDATE or series.uneven[_SPOILT] >= _VOIDS:
                     raise
                 # It was right before: somebody may have had a hand in its memory.
+                series.uneven[_SPOILT] += 1
                 series.void += 1
                 return
             times[arm.label].append(series.per_call(batch))
             samples[arm.label].append(batch.sample)
             disturbed = disturbed or self._backend.witness() > _BUSY * self._resting > 0
         if disturbed:
+            series.uneven[_SPOILT] += 1
             series.void += 1
-            if series.void >= _VOIDS:
+            if series.uneven[_SPOILT] >= _VOIDS:
                 raise Rejected(self._busy())
             return
         # Under sustained load the power limit always moves the device.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
@@ -15,6 +15,13 @@ from kopt.text import counted
 
 NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
+
+
+class Null(NamedTuple):
+    """Of a batch without calls, microseconds. Not the batch itself: that holds on to memory of its shape."""
+
+    us: float
+    reveal_us: float
 
 
 @dataclass
@@ -27,13 +34,13 @@ class Series:
     device: list[float] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    nulls: list[Batch] = field(default_factory=list)
+    nulls: list[Null] = field(default_factory=list)
     rival: list[float] = field(default_factory=list)
     calls: int = 0
     tensor_active: float | None = None
     void: int = 0
     uneven: Counter[str] = field(default_factory=Counter)
-    """Quads in which device or host changed their pace, by how."""
+    """Quads that something was the matter with, by what it was."""
     warnings: list[str] = field(default_factory=list)
 
     def net(self, batch: Batch) -> float:
