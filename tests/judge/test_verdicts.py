@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,26 @@ def test_binaries_stay_with_their_source_and_nobody_else(judge: Judge) -> None:
     assert judge.measure(asking, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
     assert judge.measure(asking, plan=UNCHECKED).status is Status.PASSED
     assert judge.measure(asking + "# another\n", plan=UNCHECKED).status is Status.CRASHED
+
+
+# ----------------------------------------------------------------------------------------------------- timed in a graph
+
+
+@pytest.fixture(scope="module")
+def graphing(blend: Task) -> Iterator[Judge]:
+    """The same task, whose calls are timed in a graph."""
+    with Judge(blend.model_copy(update={"score": blend.score.model_copy(update={"launch": "graph"})}), "cpu") as judge:
+        yield judge
+
+
+def test_calls_may_be_timed_in_a_graph(graphing: Judge) -> None:
+    judgement = graphing.measure(PLAIN, plan=QUICK)
+    assert judgement.status is Status.PASSED
+    assert all(m.host_us.value > 0 and m.device_us is None for m in judgement.measurements)
+
+
+@pytest.mark.parametrize(
+    "name", ["A2_memo_by_pointer", "A3_memo_by_shape", "E3_every_other_call", "C1_writes_its_input"]
+)
+def test_a_graph_is_looked_at_like_any_other_batch(graphing: Judge, name: str) -> None:
+    assert graphing.measure(attack(name), plan=UNCHECKED).status not in (Status.PASSED, Status.TIMEOUT)

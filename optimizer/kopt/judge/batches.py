@@ -28,8 +28,7 @@ class Batches:
     ) -> None:
         """`started` is when the plan's seconds began, by the monotonic clock."""
         self._backend, self._task, self._crew, self._regime, self._plan = backend, task, crew, regime, plan
-        # Without a GPU there are no graphs.
-        self._launch: Mode = task.score.launch if backend.measures else "eager"
+        self._launch: Mode = task.score.launch
         self.rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
         """Seconds before a batch that is timed."""
         self._worked = time.monotonic()

@@ -50,7 +50,7 @@ class Extras:
 
         `replayed`: its time without host code is found by a replayer.
         """
-        if self._plan.graph and not replayed and self._task.score.launch != "graph":
+        if self._plan.graph and self._measures and not replayed and self._task.score.launch != "graph":
             self._graph(series, candidate, calls)
         assert candidate.deck is not None
         if self._plan.accuracy and candidate.deck.own_check is None:
@@ -70,8 +70,7 @@ class Extras:
         for _ in range(_GRAPHS):
             batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True, look="slices")
             if batch.calls == 0:
-                if self._measures:
-                    series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
+                series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
                 break
             series.device.append(series.per_call(batch))
 
