@@ -115,7 +115,7 @@ def test_a_missing_shape_leaves_a_kernel_without_a_mean() -> None:
 def test_the_command_prints_json_csv_and_a_figure(root: Path, tmp_path: Path) -> None:
     done = kopt(root, "bench", "blend", "--backend", "cpu", "--rounds", "1", "--json", "--csv", str(tmp_path / "t.csv"),
                 "--figure", str(tmp_path / "t.svg"))  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert {row["kernel"] for row in found["rows"]} == {"zz_first", "aa_second", BASELINE}
     assert found["target"] is None

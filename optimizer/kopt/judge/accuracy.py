@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
 from kopt.judge.arms import Arm, Batch
@@ -10,6 +11,8 @@ from kopt.records import Finding, Shape, Status
 
 TIMES = 1.5
 """Of the vendor library's own relative RMS error. Fast accumulation costs both the same; anything less shows."""
+_SURE = 4.0
+"""Standard deviations by which errors of two draws may differ by chance: of n elements each, about 1 / sqrt(n)."""
 _CALLS = 2
 
 Ask = Callable[[Arm, Sequence[Call], Batch | None], Batch]
@@ -41,11 +44,13 @@ def accuracy(
     key = shape.model_dump_json()
     if key not in known:
         known[key] = _error(ask(vendor, vendor.deck.deal(_CALLS), None))
-    limit = TIMES * max(known[key], unit)
+    count = min(out[0].numel() for out in candidate.deck.outputs.values())
+    limit = TIMES * (1 + _SURE / math.sqrt(count)) * max(known[key], unit)
     if (error := _error(first)) > limit:
         yield Finding(
             rule="judge.precision",
-            message=f"relative RMS error {error:.2e}, more than {TIMES:g} times the vendor library's own",
+            message=f"relative RMS error {error:.2e}, more than {limit / max(known[key], unit):.2g} times "
+            "the vendor library's own",
             status=Status.WRONG,
             shape=shape.name,
             got=f"{error:.3e}",
