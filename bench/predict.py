@@ -23,9 +23,11 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
+from statistics import geometric_mean as mean
 from typing import Any
 
 from kopt import content
@@ -164,14 +166,16 @@ def scores(points: Sequence[Point]) -> None:
     report(groups)
 
 
-def recorded(folder: Path, *, again: bool) -> dict[str, list[tuple[float, float]]]:
+def recorded(folder: Path, *, again: bool, verbose: bool) -> dict[str, list[tuple[float, float]]]:
     """(measured, predicted) by shape, of all submissions and trials of a run that have both: as journaled, or predicted
-    `again` by the model and the compiler at hand.
+    `again` by the model and the compiler at hand. `verbose`: print every point, the best measured first.
 
     Guesses are apart: of what cannot be counted, such as Gluon.
     """
     run, pairs = Run.load(folder), defaultdict[str, list[tuple[float, float]]](list)
-    with Evaluator(content.load_task(run.meta.task, ROOT), target=run.meta.target, shapes=run.meta.shapes) as evaluator:
+    points: list[tuple[float, str]] = []
+    task = content.load_task(run.meta.task, ROOT)
+    with Evaluator(task, target=run.meta.target, shapes=run.meta.shapes) if again else nullcontext() as evaluator:
         for entry in run:
             verdict = run.verdict(entry.n)
             trials = [run.trial(entry.n, row.n) for row in entry.trials]
@@ -180,7 +184,7 @@ def recorded(folder: Path, *, again: bool) -> dict[str, list[tuple[float, float]
                 if not found.measurements:
                     continue
                 predictions = found.predictions
-                if again:
+                if evaluator is not None:
                     source = run.source(entry.n)
                     predictions = evaluator.try_parameters(entry.submission, source, parameters, 1).predictions
                 predicted = {p.shape: p for p in predictions}
@@ -188,6 +192,14 @@ def recorded(folder: Path, *, again: bool) -> dict[str, list[tuple[float, float]
                     if p := predicted.get(m.shape):
                         kind = "guessed" if any(text.startswith("rough") for text in p.warnings) else "counted"
                         pairs[f"{m.shape}, {kind}"].append((m.host_us.value, p.us))
+                measured = mean(m.utilization.value for m in found.measurements if m.utilization)
+                model = mean(p.utilization for p in predictions if p.utilization)
+                vendor = mean(m.baseline_ratio.value for m in found.measurements if m.baseline_ratio)
+                what = ", ".join(f"{k}={v}" for k, v in parameters.items()) or "as submitted"
+                text = f"predicted {model:6.1%}  measured {measured:6.1%}  x vendor {vendor:.3f}  #{entry.n} {what}"
+                points.append((measured, text))
+    for _, text in sorted(points, reverse=True) if verbose else ():
+        print(f"  {text}")
     return pairs
 
 
@@ -248,10 +260,10 @@ def main() -> None:
     parser.add_argument("--fit", default="", help="comma-separated names of constants")
     parser.add_argument("--run", type=Path, help="a run's folder, in place of measurements")
     parser.add_argument("--again", action="store_true", help="with --run: predict its points again, as of now")
-    parser.add_argument("--verbose", action="store_true", help="every row of the sweeps")
+    parser.add_argument("--verbose", action="store_true", help="every row of the sweeps, or point of the run")
     arguments = parser.parse_args()
     if arguments.run:
-        report(recorded(arguments.run, again=arguments.again))
+        report(recorded(arguments.run, again=arguments.again, verbose=arguments.verbose))
         return
     task = content.load_task("fp8_gemm", ROOT)
     published = read(ROOT / "bench" / "data" / "published.json", task)

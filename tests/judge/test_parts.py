@@ -17,6 +17,7 @@ import torch
 
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
+from kopt.judge.accuracy import accuracy
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
@@ -382,6 +383,22 @@ def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task)
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(("sizes", "error", "right"), [
+    ((7, 5), 5.8e-8, True),  # of 35 elements an error of 1.6 times that of 35 others is chance
+    ((7, 5), 2e-7, False),
+    ((512, 512), 5.8e-8, False),
+    ((512, 512), 5.2e-8, True),
+])  # fmt: skip
+def test_errors_are_held_against_the_vendors_and_what_chance_makes_of_few(sizes, error, right) -> None:
+    deck = SimpleNamespace(deal=lambda n: [(0,)] * n, outputs={"out": torch.empty(1, *sizes)})
+    found = SimpleNamespace(same=lambda other, n: True, rms=error)
+    arm = SimpleNamespace(deck=deck)
+    batch = SimpleNamespace(found=found)
+    known = {Shape(name="one", dims={}).model_dump_json(): 3.6e-8}
+    findings = list(accuracy(Shape(name="one", dims={}), arm, arm, 3e-8, lambda *_: batch, known))  # type: ignore[arg-type]
+    assert [f.rule for f in findings] == ([] if right else ["judge.precision"])
 
 
 def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:

@@ -85,14 +85,11 @@ def _counters(run: Run, n: int, shape: str, where: Path) -> list[Profile]:
     from kopt.evaluate.evaluator import Evaluator
     from kopt.machine.choose import choose
     from kopt.machine.products import product
-    from kopt.profile import available
 
     entry, target = run.entry(n), product(run.meta.target)
     gpu = choose(target.key).gpu
     if gpu is None:
         raise MachineError(f"no counters: they need an {target.name}, and there is none here")
-    if not available():
-        raise MachineError("no counters: ncu (Nsight Compute, part of CUDA) is not installed")
     task = content.load_task(run.meta.task, where)
     with Evaluator(task, target=target.key, shapes=run.meta.shapes, seed=run.meta.seed) as evaluator:
         return evaluator.counters(entry.submission, run.source(n), shape, gpu)

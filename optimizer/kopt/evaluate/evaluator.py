@@ -257,6 +257,7 @@ class Evaluator:
         if not named:
             there = ", ".join(s.name for s in self.task.timing)
             raise UsageError(f"task {self.task.name} times no shape {shape!r}; it has {there}")
+        profile.required()  # before anything is traced
         found = self.material(source, submission.parameters)
         if found is None:
             raise HarnessError("no counters: the source cannot be traced")

@@ -161,6 +161,13 @@ class Server:
         return f": {lines[-1].strip()[:300]}" if lines else ""
 
 
+def inherited(*more: str) -> dict[str, str]:
+    """The variables that a trusted process of ours inherits, those named `more` too, with kopt where it was found."""
+    environment = {name: os.environ[name] for name in (*PASSED, *more) if name in os.environ}
+    here = str(Path(kopt.__file__).parent.parent)
+    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), here)))}
+
+
 def _environment(kind: str, extra: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in PASSED if name in os.environ} | _SET | dict(extra)
     # kopt itself must be found wherever the driver found it, but after what the user put first; relative entries mean

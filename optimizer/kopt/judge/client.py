@@ -18,9 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import kopt
 from kopt.errors import HarnessError, KoptError, MachineError, UsageError
-from kopt.evaluate.server import PASSED
+from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
@@ -150,9 +149,7 @@ class Judge:
     def _start(self) -> None:
         self._sock, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._reader = channel.Reader()
-        environment = {name: os.environ[name] for name in (*PASSED, "HOME") if name in os.environ}
-        here = str(Path(kopt.__file__).parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), here)))
+        environment = inherited("HOME")
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="kopt-judge-", ignore_cleanup_errors=True)
             Path(self._folder.name).chmod(0o711)  # runners of another uid must reach their own folders in it

@@ -7,3 +7,4 @@ nor the judge runs under the profiler. Counters explain a time; they are never t
 from kopt.profile.limits import Profile as Profile
 from kopt.profile.ncu import available as available
 from kopt.profile.ncu import profile as profile
+from kopt.profile.ncu import required as required

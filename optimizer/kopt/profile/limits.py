@@ -98,9 +98,9 @@ def reduced(
     most = max(busy, key=lambda name: busy[name], default=None)
     if most is not None and busy[most] >= _BUSY:
         binds = f"{UNITS[most]}: {busy[most]:.0f} % of the most there can be"
-    elif (wait := _wait(counters)) is not None:
+    elif waits := _waits(counters):
         top = f"{UNITS[most]} is the busiest unit, {busy[most]:.0f} %" if most else "no unit was counted"
-        binds = f"latency: {top}, and warps wait for {wait}"
+        binds = f"latency: {top}, and warps wait for {WAITS[max(waits, key=waits.__getitem__)]}"
     else:
         binds = "latency: no unit is busy"
     facts = sorted(_facts(counters, busy, most, compulsory), key=lambda f: -f.weight)
@@ -110,9 +110,8 @@ def reduced(
     )  # fmt: skip
 
 
-def _wait(counters: Mapping[str, float]) -> str | None:
-    waits = {name: counters[name] for name in WAITS if counters.get(name)}
-    return WAITS[max(waits, key=lambda name: waits[name])] if waits else None
+def _waits(counters: Mapping[str, float]) -> dict[str, float]:
+    return {name: counters[name] for name in WAITS if counters.get(name)}
 
 
 def _facts(
@@ -130,10 +129,10 @@ def _facts(
     if (largest := counters.get("sm_most")) and (mean := counters.get("sm_active", 0.0) / largest) < _EVEN:
         waves = f", {counters['waves']:.1f} waves" if "waves" in counters else ""
         yield _Fact(2 * (1 - mean), f"SMs work {100 * mean:.0f} % as long as the longest of them{waves}")
-    waits = {name: counters[name] for name in WAITS if counters.get(name)}
-    if waits and (total := sum(waits.values())):
-        name = max(waits, key=lambda n: waits[n])
-        yield _Fact(0.8 * waits[name] / total, f"{100 * waits[name] / total:.0f} % of waiting is for {WAITS[name]}")
+    if waits := _waits(counters):
+        name = max(waits, key=waits.__getitem__)
+        part = waits[name] / sum(waits.values())
+        yield _Fact(0.8 * part, f"{100 * part:.0f} % of waiting is for {WAITS[name]}")
     others = sorted((n for n in busy if n not in (most, "tensor")), key=lambda n: -busy[n])
     for name in others[:2]:
         yield _Fact(busy[name] / 150, f"{UNITS[name]} at {busy[name]:.0f} %")

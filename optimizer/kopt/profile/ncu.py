@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kopt.errors import HarnessError, MachineError
 from kopt.evaluate import hooks
+from kopt.evaluate.server import inherited
 from kopt.judge.replay import Material
 from kopt.profile.limits import METRICS, Profile, reduced
 from kopt.records import Shape, Task
@@ -23,12 +23,18 @@ from kopt.records import Shape, Task
 _SECONDS = 180.0
 _US = {"ns": 1e-3, "us": 1.0, "usecond": 1.0, "nsecond": 1e-3, "ms": 1e3, "msecond": 1e3, "s": 1e6, "second": 1e6}
 _BYTES = {"byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
-_PACKAGE = Path(__file__).parents[2]
 
 
 def available() -> str:
     """Path of `ncu`, or ""."""
     return shutil.which("ncu") or next((str(p) for p in sorted(Path("/usr/local").glob("cuda*/bin/ncu"))), "")
+
+
+def required() -> str:
+    """Path of `ncu`; MachineError where it is missing."""
+    if tool := available():
+        return tool
+    raise MachineError("no counters: ncu (Nsight Compute, part of CUDA) is not installed")
 
 
 def profile(task: Task, shape: Shape, material: Material, gpu: str) -> list[Profile]:
@@ -37,9 +43,7 @@ def profile(task: Task, shape: Shape, material: Material, gpu: str) -> list[Prof
     MachineError when there is no `ncu`, or counters may not be read; HarnessError when the launches cannot be replayed
     under it.
     """
-    tool = available()
-    if not tool:
-        raise MachineError("ncu is not installed; it comes with CUDA, and reads a GPU's performance counters")
+    tool = required()
     found = material.of(shape.name)
     if found is None or found[0].reason:
         why = found[0].reason if found else f"nothing was traced at {shape.name}"
@@ -121,10 +125,7 @@ def _named(row: Mapping[str, float], asked: Mapping[str, str]) -> dict[str, floa
 
 
 def _run(command: Sequence[str], gpu: str, folder: str | None) -> subprocess.CompletedProcess[str]:
-    kept = ("PATH", "LD_LIBRARY_PATH", "HOME", "LANG", "CUDA_HOME")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    paths = [str(_PACKAGE), *(os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment |= {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = inherited("HOME") | {"CUDA_VISIBLE_DEVICES": gpu}
     if folder is not None:
         environment["TMPDIR"] = folder
     try:
