@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from kopt.source import SourceError, parse
@@ -41,3 +46,22 @@ def test_gluon_is_recognised_by_its_import() -> None:
 def test_a_missing_entry_says_which() -> None:
     with pytest.raises(SourceError, match=r"no function fp8_gemm\(\)"):
         parse(TEXT, "fp8_gemm")
+
+
+def test_sources_are_read_from_many_threads_at_once() -> None:
+    text = (Path(__file__).parents[1] / "kernels/fp8_gemm/gluon_ws.py").read_text()
+    threshold = gc.get_threshold()
+
+    def give_way(*_: object) -> None:
+        time.sleep(0)
+
+    # Threads take turns in the middle of a tree where a collection runs Python code.
+    gc.callbacks.append(give_way)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda _: parse(text, "fp8_gemm").tune, range(60)))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(give_way)
+    assert all(tune == read[0] for tune in read)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from kopt import syntax
 from kopt.errors import UsageError
 from kopt.records import TensorSpec
 from kopt.records.task import Dtype
@@ -45,7 +46,7 @@ def read(reference: str) -> Signature:
         raise UsageError(f"--from {reference}: write it as module:function or file.py:function")
     path = _find(where, reference)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = syntax.module(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"--from {reference}: {path} cannot be read: {error}") from None
     function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)

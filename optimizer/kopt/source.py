@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from kopt import syntax
 from kopt.records import Parameters
 
 Choice = int | float | str | bool
@@ -54,7 +55,7 @@ class KernelSource:
 def parse(text: str, entry: str) -> KernelSource:
     """Read a kernel file; SourceError names what is missing or malformed, and the line."""
     try:
-        tree = ast.parse(text)
+        tree = syntax.module(text)
     except SyntaxError as error:
         raise SourceError("policy.syntax", f"syntax error: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -95,7 +96,7 @@ def essence(text: str, entry: str, parameters: Parameters | None = None) -> str:
 def _code(text: str, entry: str) -> tuple[str, Parameters]:
     """The syntax tree without docstrings, as text, and the entry's defaults; the text itself when it is not Python."""
     try:
-        tree = ast.parse(text)
+        tree = syntax.module(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text.strip(), {}
     defaults: Parameters = {}

@@ -9,6 +9,7 @@ import ast
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from kopt import syntax
 from kopt.errors import UsageError
 from kopt.records import Parameters, Task
 
@@ -31,7 +32,7 @@ def compose(
 
     UsageError when a parameter has no literal default in the source that could be replaced.
     """
-    tree = ast.parse(source)
+    tree = syntax.module(source)
     at = _offsets(source)
     data = source.encode()
     entry = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == task.entry][-1]

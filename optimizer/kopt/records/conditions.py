@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kopt import syntax
+
 _BINARY: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
@@ -35,7 +37,7 @@ def holds(condition: str, dims: Mapping[str, int]) -> bool:
 
 def _parsed(condition: str) -> ast.expr:
     try:
-        return ast.parse(condition, mode="eval").body
+        return syntax.expression(condition)
     except (SyntaxError, ValueError):
         raise ValueError(f"{condition!r} is no condition; it may hold {_GRAMMAR}") from None
 
