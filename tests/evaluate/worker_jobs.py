@@ -47,7 +47,8 @@ def unspeakable(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, An
 
 
 def nap(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
-    (folder / "begun").write_text(str(os.getpid()))
+    (folder / "pid").write_text(str(os.getpid()))
+    (folder / "pid").rename(folder / "begun")  # whoever sees it may kill us at once: it is whole from its first moment
     time.sleep(payload["seconds"])
     return {}
 
