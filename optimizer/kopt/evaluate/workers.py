@@ -46,6 +46,7 @@ class Workers:
         self._environment = dict(toolchain_env or {})
         self._servers: dict[Kind, Server] = {}
         self._lock = threading.Lock()
+        self._jobs = 0
         self._closed = False
         self._owner = os.getpid()
         atexit.register(self.close)
@@ -80,6 +81,11 @@ class Workers:
     def walls(self) -> dict[str, str]:
         """Each wall around untrusted jobs and whether this kernel offers it: "up", or "missing: " and why."""
         return walls.probe()
+
+    @property
+    def idle(self) -> int:
+        """Processors that no job in flight has to itself."""
+        return max(0, self.cores - self._jobs)
 
     def run(
         self,
@@ -120,6 +126,8 @@ class Workers:
         request = {"payload": dict(payload)}
         for attempt in (1, 2):
             server = self._server(kind)
+            with self._lock:
+                self._jobs += 1
             try:
                 return Job(server, order, request, on_ask).run()
             except ServerDied as death:
@@ -128,6 +136,9 @@ class Workers:
                     raise HarnessError(f"{job} was stopped: the workers are closed") from None
                 if attempt == 2:
                     raise HarnessError(f"the {kind} worker server died twice while it ran {job}: {death}") from None
+            finally:
+                with self._lock:
+                    self._jobs -= 1
         raise AssertionError("unreachable")
 
     def _server(self, kind: Kind) -> Server:

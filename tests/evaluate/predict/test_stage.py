@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from kopt import content
+from kopt.evaluate.predict.counting import Counting
 from kopt.evaluate.predict.stage import Predict
 from kopt.evaluate.stage import Case
+from kopt.evaluate.steering import Steering
 from kopt.evaluate.tensors import Layout
 from kopt.evaluate.workers import Reply, Workers
 from kopt.machine.products import product
@@ -56,7 +58,6 @@ def count(
     entry: str,
     tensors: list[Layout],
     target: str = "h200",
-    wall: float = 60.0,
     **values: bytes,
 ) -> Reply:
     """The counting job on a kernel that belongs to no task."""
@@ -65,14 +66,13 @@ def count(
         (folder / f"{name}.values").write_bytes(data)
     payload = {
         "file": "candidate.py", "entry": entry, "parameters": {}, "target": asdict(product(target)), "kernels": {},
-        "seconds": 4.0, "wall": wall,
-        "shapes": [
-            {"name": "s", "tensors": tensors, "values": {n: f"{n}.values" for n in values}}
-        ],
+        "seconds": 4.0,
     }  # fmt: skip
+    shape = {"name": "s", "tensors": tensors, "values": {n: f"{n}.values" for n in values}}
     reply = workers.run(
-        "interpret", "kopt.evaluate.worker.count:run", payload, folder=folder, deadline=60, on_ask=lambda q: {}
-    )
+        "interpret", "kopt.evaluate.worker.count:run", payload, folder=folder, deadline=60,
+        on_ask=lambda q: {"shape": shape if q.get("next") == 0 else None},
+    )  # fmt: skip
     assert reply.ok, reply.error
     return reply
 
@@ -101,9 +101,46 @@ def test_a_stand_in_takes_the_place_of_integers_found_from_floats(workers: Worke
     assert not any("depends on data" in warning for warning in found["warnings"])
 
 
+def slow(seconds: float) -> str:
+    """A candidate whose host function takes its time."""
+    return family("tma").replace("    grid = (", f"    __import__('time').sleep({seconds})\n    grid = (", 1)
+
+
+def counting(workers: Workers, store: Path, source: str) -> Counting:
+    case = Case(TASK, Submission(n=1, sha=digest(source), origin="test"), source, product("h200"), {})
+    return Counting(workers, store, Steering(workers, store), case, {}, lambda key: None)
+
+
 def test_no_shape_is_begun_when_the_time_is_spent(workers: Workers, tmp_path: Path) -> None:
-    reply = count(workers, tmp_path, "scale", [tensor("x", "float32", 64), tensor("out", "float32", 64)], wall=-1.0)
-    assert "went to the shapes before" in reply.value["shapes"]["s"]["error"]
+    ((names, reply),) = counting(workers, tmp_path, family("tma")).run(60.0, 0.0)
+    assert reply.ok
+    assert not names
+
+
+@pytest.mark.parametrize(("cores", "several"), [(1, False), (4, True)])
+def test_slow_shapes_are_counted_side_by_side_where_processors_are_idle(
+    tmp_path: Path, cores: int, several: bool
+) -> None:
+    with Workers(cores=cores) as some:
+        found = counting(some, tmp_path, slow(2.0)).run(60.0, 60.0)
+    assert all(reply.ok for _, reply in found)
+    assert sorted(name for names, _ in found for name in names) == sorted(shape.name for shape in TASK.timing)
+    assert (sum(bool(names) for names, _ in found) > 1) == several
+
+
+def test_a_process_that_one_shape_ends_costs_no_later_shape(stage: Predict) -> None:
+    cubes = [shape.name for shape in TASK.timing if len({*shape.dims.values()}) == 1]
+    source = family("tma").replace("    grid = (", "    M == N == K and __import__('os')._exit(1)\n    grid = (", 1)
+    result = run(stage, source)
+    assert [f.shape for f in result.findings] == cubes
+    assert all("exited with status 1" in f.message for f in result.findings)
+    assert set(result.artifacts["counted"]) == {shape.name for shape in TASK.timing} - set(cubes)
+
+
+def test_a_candidate_that_ends_every_process_is_not_tried_for_ever(stage: Predict) -> None:
+    result = run(stage, family("tma") + "\n__import__('os')._exit(1)\n")
+    assert {f.shape for f in result.findings} == {shape.name for shape in TASK.timing}
+    assert all("exited with status 1" in f.message for f in result.findings)
 
 
 def test_a_renamed_family_counts_the_same(stage: Predict) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +14,18 @@ from pydantic import ValidationError
 from kopt.evaluate import hooks
 from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
+from kopt.evaluate.predict.counting import LATE, Counting
 from kopt.evaluate.predict.estimate import Call, blocks, estimate, guess
 from kopt.evaluate.recipe import Recipe
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
-from kopt.evaluate.tensors import layout
-from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction, Shape, StageResult, Task
+from kopt.records import Finding, KernelFacts, LaunchFacts, Outcome, Prediction, StageResult, digest
 
 if TYPE_CHECKING:
     from kopt.evaluate.workers import Reply, Workers
 
 DEADLINE = 200.0
 """Seconds for counting all timing shapes of a candidate. Most need one; an index that is built on the way, thirty."""
-LAUNCH_SECONDS = 4.0
-"""Seconds after which one launch is not sampled further."""
-_FILE = "candidate.py"
 _REMEMBERED = 20_000
 """Launches whose counts are kept."""
 
@@ -103,57 +97,46 @@ class Predict:
         self, case: Case, traced: _Traced
     ) -> tuple[dict[str, tuple[CountedLaunch, ...]], dict[str, str], list[str]]:
         """Counted launches by shape, why there are none for the others, and what is worth knowing."""
-        folder = Path(tempfile.mkdtemp(prefix="count-", dir=self._store))
-        source = hashlib.sha256(case.source.encode()).hexdigest()
-        try:
-            (folder / _FILE).write_text(case.source, encoding="utf-8")
-            reply = self._workers.run(
-                "interpret",
-                "kopt.evaluate.worker.count:run",
-                {
-                    "file": _FILE,
-                    "entry": case.task.entry,
-                    "parameters": dict(case.parameters),
-                    "target": asdict(case.target),
-                    "kernels": {
-                        kernel.name: {"occupancy": kernel.occupancy, "warps": kernel.warps, "stages": kernel.stages}
-                        for kernel in traced.kernels.values()
-                    },
-                    "seconds": LAUNCH_SECONDS,
-                    "wall": 0.6 * self._deadline,
-                    "shapes": [self._shape(case, shape, folder) for shape in case.task.timing],
-                },
-                folder=folder,
-                deadline=self._deadline,
-                on_ask=lambda question: {"counts": self._known(source, question)},
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return self._read(case.task, source, reply)
+        source = digest(case.source)
+        kernels = {
+            kernel.name: {"occupancy": kernel.occupancy, "warps": kernel.warps, "stages": kernel.stages}
+            for kernel in traced.kernels.values()
+        }
+        counting = Counting(
+            self._workers, self._store, self._steering, case, kernels, lambda key: self._known(source, key)
+        )
+        counted: dict[str, tuple[CountedLaunch, ...]] = {}
+        why = {shape.name: LATE for shape in case.task.timing}
+        notes: dict[str, None] = {}
+        for shares, reply in counting.run(self._deadline, 0.6 * self._deadline):
+            self._read(source, shares, reply, counted, why)
+            found = reply.value.get("notes")
+            notes |= dict.fromkeys(str(note)[:300] for note in (found if isinstance(found, list) else ())[:8])
+        return counted, why, list(notes)[:8]
 
     def _read(
-        self, task: Task, source: str, reply: Reply
-    ) -> tuple[dict[str, tuple[CountedLaunch, ...]], dict[str, str], list[str]]:
-        if not reply.ok:
-            return {}, {shape.name: reply.error or reply.outcome for shape in task.timing}, []
-        counted: dict[str, tuple[CountedLaunch, ...]] = {}
-        why: dict[str, str] = {}
-        shapes = reply.value.get("shapes")
-        for shape in task.timing:
-            answer = shapes.get(shape.name) if isinstance(shapes, dict) else None
-            if not isinstance(answer, dict) or not isinstance(answer.get("launches"), list):
-                why[shape.name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[
-                    :300
-                ]
-                continue
-            try:
-                counted[shape.name] = tuple(self._launch(source, item) for item in answer["launches"])
-            except _Uncounted as reason:
-                why[shape.name] = str(reason)
-            except (ValidationError, TypeError, KeyError) as error:
-                why[shape.name] = f"unreadable counts: {' '.join(str(error).split())[:200]}"
-        notes = reply.value.get("notes")
-        return counted, why, [str(note)[:300] for note in notes][:8] if isinstance(notes, list) else []
+        self,
+        source: str,
+        names: Sequence[str],
+        reply: Reply,
+        counted: dict[str, tuple[CountedLaunch, ...]],
+        why: dict[str, str],
+    ) -> None:
+        """What one job answered about the shapes that it was given."""
+        shapes = reply.value.get("shapes") if reply.ok else None
+        for name in names:
+            answer = shapes.get(name) if isinstance(shapes, dict) else None
+            if not reply.ok:
+                why[name] = reply.error or reply.outcome
+            elif not isinstance(answer, dict) or not isinstance(answer.get("launches"), list):
+                why[name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[:300]
+            else:
+                try:
+                    counted[name] = tuple(self._launch(source, item) for item in answer["launches"])
+                except _Uncounted as reason:
+                    why[name] = str(reason)
+                except (ValidationError, TypeError, KeyError) as error:
+                    why[name] = f"unreadable counts: {' '.join(str(error).split())[:200]}"
 
     def _launch(self, source: str, item: Mapping[str, Any]) -> CountedLaunch:
         if "uncounted" in item:
@@ -167,18 +150,9 @@ class Predict:
                 self._counts[source, str(item["key"])] = counts
         return launch
 
-    def _known(self, source: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _known(self, source: str, key: str) -> dict[str, Any] | None:
         with self._lock:
-            return self._counts.get((source, str(question.get("known"))))
-
-    def _shape(self, case: Case, shape: Shape, folder: Path) -> dict[str, Any]:
-        """One shape as the job wants it, with files for the tensors whose values can steer a kernel."""
-        specs = (*case.task.inputs, *case.task.outputs)
-        return {
-            "name": shape.name,
-            "tensors": layout(specs, shape.dims),
-            "values": self._steering.put(folder, case.task, shape, case.seed),
-        }
+            return self._counts.get((source, key))
 
     def _unavailable(self, started: float, why: str) -> StageResult:
         finding = Finding(rule="predict.unavailable", message=f"no prediction: {why}")

@@ -6,7 +6,6 @@ tensors of the target. Runs in the server with TRITON_INTERPRET=1.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,15 +33,14 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}},
-    seconds (of the processor, for one launch), wall (seconds after which no further shape is begun), shapes = [{name,
-    tensors (layouts in the order of the arguments), values = {tensor: file}}].
+    seconds (of the processor, for one launch).
 
-    `values` name files with the bytes of the tensors whose content is real, and of stand-ins for what a kernel finds
-    from floats (names of `stand_in`); everything else is a placeholder. Asks {"known": key} for the counts of a launch
-    seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
+    Asks {"next": how many it has done} until {"shape"} is null; a shape is {name, tensors (layouts in the order of the
+    arguments), values = {tensor: file}}. `values` name files with the bytes of the tensors whose content is real, and
+    of stand-ins for what a kernel finds from floats (names of `stand_in`); everything else is a placeholder. Asks
+    {"known": key} for the counts of a launch seen before. Returns {"shapes": {name: {"launches"} or {"error"}},
     "notes"}.
     """
-    started = time.monotonic()
     space = AddressSpace()
     builder = CountingBuilder(space)
     loops = Loops(builder)
@@ -57,10 +55,7 @@ def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     with Recorded(tape), shims.Presented(tape):
         module = candidate.load(folder / payload["file"], payload["entry"])
         entry = getattr(module, payload["entry"])
-        for shape in payload["shapes"]:
-            if time.monotonic() - started > payload["wall"]:
-                answers[shape["name"]] = {"error": "the time for counting went to the shapes before"}
-                continue
+        while (shape := ask({"next": len(answers)})["shape"]) is not None:
             with torch._C.DisableTorchFunction():
                 arguments = _arguments(shape, folder, space)
             held = {n: (folder / file).read_bytes() for n, file in shape["values"].items() if n.startswith(_STAND_IN)}
