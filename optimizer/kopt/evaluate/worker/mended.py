@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import numpy as np
 from triton.runtime import interpreter
 
 _NAMES = ("gdc_wait", "gdc_launch_dependents")
@@ -26,6 +27,17 @@ def install() -> None:
         set_to(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched
+    # What is compared keeps its operands' type, and a mask made of one such scalar would be numbers, which Triton 3.9
+    # takes for no mask.
+    spread = interpreter.InterpreterBuilder.create_splat
+
+    def spread_truth(self: Any, to: Any, scalar: Any) -> Any:
+        handle = spread(self, to, scalar)
+        if scalar.data.dtype == np.bool_:
+            handle.data = handle.data.astype(np.bool_)
+        return handle
+
+    interpreter.InterpreterBuilder.create_splat = spread_truth
 
 
 def _nothing() -> None:
