@@ -1,11 +1,13 @@
 """Parameter points of the MSA families on the GPU at hand, timed at chosen shapes; families checked at all shapes.
 
-    python bench/msa_tune.py [--only msa_attend/kv_outer@128k-random,msa_index/fused@chunk-128k] [--points 24] [--check]
+    python bench/msa_tune.py [--only msa_attend/kv_outer@128k-random,msa_index/fused@chunk-128k] [--points 24]
+        [--vary PDL,LAST] [--check]
 
 Not the judge: the kernels are trusted here. A point's time is the median of replays of a CUDA graph, L2 flushed before
 each, and its result is compared with the task's reference on random rows, or by the task's own check. All points are
-compiled first, by as many processes as there are cores. --check leaves the points out and compares every family at its
-defaults at every shape and family of inputs of its task, the large ones included.
+compiled first, by as many processes as there are cores. --vary takes all values of these parameters in place of a
+sample, with the others at their defaults. --check leaves the points out and compares every family at its defaults at
+every shape and family of inputs of its task, the large ones included.
 
 Without a GPU: a rehearsal at the sizes of Triton's interpreter, without times.
 """
@@ -81,15 +83,19 @@ class Problem:
         return ""
 
 
-def points(space: dict[str, list[Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The default point (empty) and a seeded sample of the grid."""
+def points(space: dict[str, list[Any]], count: int, vary: list[str]) -> Iterator[dict[str, Any]]:
+    """The default point (empty) and a seeded sample of the grid, or of the grid of these parameters."""
+    space = {name: values for name, values in space.items() if name in vary or not vary}
     grid = [dict(zip(space, values, strict=True)) for values in grid_of(*space.values())]
     yield {}
     yield from random.Random(0).sample(grid, min(count, len(grid)))
 
 
 def shape_of(task: Task, name: str) -> Shape:
-    return next(shape for shape in (*task.timing, *task.check_cpu, *task.check_gpu) if shape.name == name)
+    shapes = {shape.name: shape for shape in (*task.check_gpu, *task.check_cpu, *task.timing)}
+    if name not in shapes:
+        raise SystemExit(f"--only: {task.name} has no shape {name}; it has {', '.join(shapes)}")
+    return shapes[name]
 
 
 def compiled(job: tuple[str, str, str, list[dict[str, Any]]]) -> int:
@@ -189,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="")
     parser.add_argument("--points", type=int, default=24, help="parameter points per family and shape")
+    parser.add_argument("--vary", default="", help="parameters, by name")
     parser.add_argument("--seconds", type=float, default=400, help="start no new point after this")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -207,12 +214,12 @@ def main() -> None:
     if options.check:
         checks(device, gpu is not None, set(options.only.split(",")) - {""}, write)
     else:
-        jobs = []
+        jobs, vary = [], [name for name in options.vary.split(",") if name]
         for item in (options.only or DEFAULT).split(","):
             path, shape = item.split("@")
             task_name, name = path.split("/")
             space = family(task_name, name, Clock(gpu=False)).TUNE
-            jobs.append((task_name, name, shape, list(points(space, options.points))))
+            jobs.append((task_name, name, shape, list(points(space, options.points, vary))))
         if gpu is not None:
             began, cores = time.monotonic(), os.cpu_count() or 1
             # A part of a job for each process: points that differ in nothing that is compiled cost nothing twice.
