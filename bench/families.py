@@ -165,6 +165,8 @@ def main() -> int:
                 best = max(rows, key=lambda row: row.score or 0.0)
                 if options.points and not (best.clean and best.large):
                     rows += [tried(point) for point in neighbours(source, best.parameters)]
+                    wanted = max(rows, key=lambda row: (row.clean and row.large, row.score or 0.0))
+                    rows += [tried(point) for point in neighbours(source, wanted.parameters)]
                 every += rows
                 kernels = evaluator.kernels(submission, source.text).values()
                 mma = ", ".join(f"{name} x{n}" for kernel in kernels for name, n in kernel.mma.items())

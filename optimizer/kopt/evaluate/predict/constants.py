@@ -43,6 +43,8 @@ class Constants:
     """Slots that a one- or two-byte access through shared memory takes."""
     load_latency: float = 850.0
     """Clocks from asking for a tile to its first bytes when every SM asks at once; the tile's transfer comes on top."""
+    turn_latency: float = 1500.0
+    """The same for tiles that come by themselves while others are multiplied, with half of the transfer on top."""
     l1_bytes: int = 256 << 10
     """L1 and shared memory of an SM together; what shared memory leaves holds spilled registers."""
     barrier: float = 40.0
@@ -65,7 +67,7 @@ class Constants:
     """Watts at rest, caches and memory clocked up."""
     flop_pj: float = 0.25
     """Picojoules per FLOP in the matrix units at 1600 MHz, random data."""
-    l2_pj: float = 25.0
+    l2_pj: float = 20.0
     """Picojoules per byte from L2."""
     hbm_pj: float = 45.0
     """Picojoules per byte from device memory."""
@@ -86,7 +88,9 @@ SOURCES: Mapping[str, str] = {
     "issue_share": "a judgement: the best hand-written loops fill about that much",
     "lsu": "one warp-wide instruction of 4 bytes a lane fills the 128-byte port",
     "narrow": "a judgement: four lanes share the bank that one 4-byte access would fill",
-    "load_latency": f"{_SWEEP}: loops with 2 and 3 buffers take 1800 and 1270 clocks a turn; idle it is about 700",
+    "load_latency": f"{_SWEEP}; idle it is about 700",
+    "turn_latency": f"{_SWEEP}, and to the run submissions/fp8_gemm-h200: persistent loops of 24 to 40 KB a turn "
+    "take 825 to 930 clocks with 3 buffers and 610 to 660 with 4",
     "l1_bytes": "NVIDIA Hopper and Blackwell tuning guides: 256 KB; 128 KB at compute capability 12.0",
     "barrier": "a judgement",
     "drain": f"{_SWEEP}, from the 128 clocks of a 64x256 warp-group MMA (Luo et al. 2024)",
@@ -98,7 +102,8 @@ SOURCES: Mapping[str, str] = {
     "launch_us": "a judgement: gaps between kernels of one stream are 1 to 3 us",
     "idle_w": "a judgement: H100 SXM boards at rest with full clocks",
     "flop_pj": f"{_SWEEP}: what lets the best kernels run at 1.6 GHz within 700 W",
-    "l2_pj": "a judgement, from published picojoules per byte of on-chip transport",
+    "l2_pj": "a judgement, from published picojoules per byte of on-chip transport; with flop_pj the best kernels run "
+    "at 1.57 GHz, where 1.53 follow from how active their tensor cores were (kernels/fp8_gemm/published/h200.json)",
     "hbm_pj": "HBM3: 3.9 pJ per bit at the device, and the controller",
 }
 FITTED: frozenset[str] = frozenset(name for name, source in SOURCES.items() if source.startswith(_SWEEP))

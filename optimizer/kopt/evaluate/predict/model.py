@@ -180,7 +180,8 @@ def _chain(
     if not loads:
         return multiply
     if demand.asynchronous and depth > 1:
-        return max(multiply, latency / (depth - 1))
+        # A tile is asked for when its buffer comes free, `depth - 1` turns before it is needed.
+        return max(multiply, (k.turn_latency + 0.5 * clocks["l2"]) / (depth - 1))
     return latency + clocks["lsu"] + multiply + clocks["issue"] + 2 * k.barrier
 
 
