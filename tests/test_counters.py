@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from kopt.errors import HarnessError, MachineError
 from kopt.profile.limits import METRICS, reduced
-from kopt.profile.ncu import _failed, choose, parse
+from kopt.profile.ncu import _failed, _run, choose, parse
 
 # kernels/fp8_gemm/tma_persistent.py at 4096 cubed, H200, ncu 2025.3.
 PERSISTENT = {
@@ -86,3 +88,24 @@ def test_counters_that_may_not_be_read_say_who_can_allow_it() -> None:
     other = _failed("", subprocess.CompletedProcess([], 9, "==ERROR== Failed to find metric x", ""))
     assert isinstance(other, HarnessError)
     assert "Failed to find metric x" in str(other)
+
+
+def test_counters_that_another_tool_holds_are_the_machines_fault() -> None:
+    said = (
+        "==ERROR== An error was reported by the driver:\n"
+        "==ERROR== Profiling failed because a driver resource was unavailable. Ensure that no other tool (like DCGM) "
+        "is concurrently collecting profiling data."
+    )
+    error = _failed(said, subprocess.CompletedProcess([], 1, "", ""))
+    assert isinstance(error, MachineError)
+    assert "no other tool (like DCGM)" in str(error)
+
+
+def test_what_works_under_the_profiler_does_not_outlive_it(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="did not come back within 2 s"):
+        _run(["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"], "", None, 2)
+    stat = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
+    end = time.monotonic() + 10
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.05)

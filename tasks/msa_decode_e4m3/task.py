@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kopt.msa import cache, paged
@@ -40,6 +41,13 @@ def slices(inputs: Tensors, dims: Dims, dim: str, index: torch.Tensor) -> tuple[
     """Expected values of the requests `index` and the bounds on their errors, by output."""
     rows = paged.decode_rows(inputs, index)
     return {"out": rows.out}, {"out": allowed(rows)}
+
+
+def slices_of_calls(several: Sequence[Tensors], dims: Dims, dim: str, index: torch.Tensor) -> tuple[Tensors, Tensors]:
+    """The same of many calls, [calls, requests, HQ, 128]: one by one it takes hundreds of operations a call."""
+    rows = paged.decode_calls(several, index)
+    apart = (len(several), len(index))
+    return {"out": rows.out.unflatten(0, apart)}, {"out": allowed(rows).unflatten(0, apart)}
 
 
 def cost(dims: Dims, family: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ import math
 import mmap
 import random
 import secrets
+import socket
 import statistics as stats
 import time
 from collections.abc import Sequence
@@ -21,11 +22,12 @@ from kopt.judge.accuracy import accuracy
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
-from kopt.judge.backends.cpu import CpuJudge
+from kopt.judge.backends.cpu import CpuJudge, CpuRunner
 from kopt.judge.deck import Deck, variants_for
 from kopt.judge.layout import call_bytes, layout, stacked, views
 from kopt.judge.numbers import impossible
 from kopt.judge.quads import Quads, uneven
+from kopt.judge.runner import Serving
 from kopt.judge.series import Null, Series
 from kopt.judge.sizing import few, floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
@@ -218,6 +220,15 @@ def test_slices_of_many_calls_at_once_are_those_of_each_call(blend: Task, stubbo
     assert cards._vmaps is not stubborn
 
 
+def test_a_null_batch_leaves_a_deck_fresh(blend: Task) -> None:
+    cards = deck(blend)
+    cards.reveal()
+    assert cards.fresh
+    cards.draw("normal")
+    cards.reveal()
+    assert not cards.fresh
+
+
 def test_the_least_look_is_along_a_dimension_drawn_anew(blend: Task) -> None:
     cards = deck(blend)
     cards.draw("normal")
@@ -347,6 +358,23 @@ def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:
     assert series.warnings == [why]
 
 
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+def test_calls_of_a_graph_are_described_once_and_made_as_often_as_asked(mode: str) -> None:
+    (orders, read), (reports, write) = protocol.orders(), protocol.reports()
+    ours, theirs = socket.socketpair()
+    serving = Serving(theirs, {}, [read, write])
+    made: list[int] = []
+    serving._tensors, serving._entry, serving._parameters = [("n", [10, 20])], made.append, {}
+    serving._backend = CpuRunner()
+    nonces = protocol.nonces(2)
+    orders.fill(protocol.RING, nonces)
+    orders[protocol.ALERT] = orders[protocol.GO] = 1
+    serving._run({"number": 1, "mode": mode, "calls": [[0], [1]], "repeat": 3})
+    assert made == [10] + [10, 20] * (3 if mode == "graph" else 1)  # the first is the alert's
+    assert reports[protocol.DONE] == nonces[-1]
+    ours.close()
+
+
 # ---------------------------------------------------------------------------------------------------------- agreement
 
 
@@ -368,6 +396,26 @@ def test_a_kernel_that_remembers_what_it_made_of_an_operand_is_found(blend: Task
     cards = deck(blend, 12, 100)
     found = list(agreement(blend.timing[0], cards, 100, priced(130.0, 100.0)))
     assert [f.rule for f in found if f.status] == ["judge.amortised"]
+
+
+def test_operands_that_would_return_from_a_cache_are_not_asked_for(blend: Task) -> None:
+    cards, asked = deck(blend, 12, 100), []
+
+    def timed(calls: Sequence[tuple[int, ...]]) -> float:
+        asked.append(len({call[2] for call in calls}))
+        return 100.0
+
+    list(agreement(blend.timing[0], cards, 100, timed, 7))
+    assert min(asked) == 7
+    asked.clear()
+    list(agreement(blend.timing[0], cards, 100, timed, 12))
+    assert len(asked) == 6  # whole and half batches alone
+
+
+def test_a_batch_that_something_else_delays_is_no_amortisation(blend: Task) -> None:
+    cards, delays = deck(blend, 12, 100), iter([9000.0, 9000.0, 0.0, 0.0, 0.0, 0.0])
+    found = agreement(blend.timing[0], cards, 4, lambda calls: 100.0 + next(delays))
+    assert not [f for f in found if f.status]
 
 
 @pytest.mark.parametrize("batch", [0.0, 250.0])

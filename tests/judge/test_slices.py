@@ -78,6 +78,23 @@ def test_a_shape_is_timed_with_the_first_of_its_own_inputs(task: Task) -> None:
     assert task.timed_family(SHAPE) == task.input_families[0]
 
 
+@pytest.mark.parametrize("name", ["msa_decode", "msa_decode_e4m3"])
+@pytest.mark.parametrize("family", ["ragged", "odd"])
+def test_slices_of_several_calls_are_those_of_each(name: str, family: str) -> None:
+    decode = content.read_task(Path(__file__).parents[2] / "tasks" / name)
+    shape = Shape(name="small", dims={"B": 6, "HQ": 32, "HKV": 2, "PAGES": 130, "WIDTH": 20})
+    plan = layout(decode, shape.dims, 2, CALLS)
+    arena, _ = CpuJudge("").share(plan.total_bytes)
+    cards = Deck(decode, hooks.load(decode), shape, plan, arena, "cpu")
+    cards.draw(family)
+    calls, picked = cards.deal(CALLS), torch.tensor([1, 4, 5])
+    want, bound = cards.expected_slices_of(calls, "B", picked)
+    for number, call in enumerate(calls):
+        alone = cards.expected_slices(cards.inputs(call), "B", picked)
+        torch.testing.assert_close(want["out"][number], alone[0]["out"], equal_nan=True)
+        torch.testing.assert_close(bound["out"][number], alone[1]["out"], equal_nan=True)
+
+
 def test_a_wrong_list_is_found_by_the_tasks_own_comparison_of_slices() -> None:
     index = content.read_task(Path(__file__).parents[2] / "tasks" / "msa_index")
     shape = Shape(name="small", dims={"T": 4, "S": 2700, "HKV": 2, "OFFSETS": 3})

@@ -68,6 +68,7 @@ def test_the_pivot_names_the_next_representation_that_was_not_taken() -> None:
     assert "warp specialisation" in representation("TensorDescriptor; tl.num_programs(0)", 3)
     assert "Gluon" in representation("TensorDescriptor; tl.num_programs(0); warp_specialize=True", 3)
     assert "CUDA graph" in representation("TensorDescriptor; tl.num_programs(0)", 3 + len(LADDER))
+    assert "CUDA graph" not in representation("TensorDescriptor; tl.num_programs(0)", 3 + len(LADDER), host=False)
 
 
 def test_another_parent_is_no_ancestor_of_the_best_one(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def profile(
     """
     where = root(ctx, workspace)
     from kopt import runs
-    from kopt.errors import MachineError, UsageError
+    from kopt.errors import HarnessError, MachineError, UsageError
     from kopt.interact.views import counted, profiled
     from kopt.run import Run
     from kopt.text import plain
@@ -56,7 +56,7 @@ def profile(
     if counters:
         try:
             found, missing = _counters(run, n, shape, where), ""
-        except MachineError as why:
+        except (MachineError, HarnessError) as why:
             if shape:
                 raise
             missing = str(why)
@@ -83,6 +83,7 @@ def _counters(run: Run, n: int, shape: str, where: Path) -> list[Profile]:
     from kopt import content
     from kopt.errors import MachineError
     from kopt.evaluate.evaluator import Evaluator
+    from kopt.judge.lock import lock
     from kopt.machine.choose import choose
     from kopt.machine.products import product
 
@@ -90,6 +91,7 @@ def _counters(run: Run, n: int, shape: str, where: Path) -> list[Profile]:
     gpu = choose(target.key).gpu
     if gpu is None:
         raise MachineError(f"no counters: they need an {target.name}, and there is none here")
+    lock(gpu)  # until this process ends: a judge beside it would measure the profiler
     task = content.load_task(run.meta.task, where)
     with Evaluator(task, target=target.key, shapes=run.meta.shapes, seed=run.meta.seed) as evaluator:
         return evaluator.counters(entry.submission, run.source(n), shape, gpu)

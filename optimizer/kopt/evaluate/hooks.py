@@ -13,6 +13,7 @@
     stand_ins(dims, family, seed)               integers that a kernel finds from floats on its way, for predict:
                                                 tensors of the same dtype and sizes are taken to hold them
     slices(inputs, dims, dim, index)            (expected, bound) of the outputs' given indices along one dimension
+    slices_of_calls(several, dims, dim, index)  the same of the inputs of several calls, stacked along a first dimension
 
 and two constants that the judge goes by: GROUPS, inputs that belong together, and SEPARABLE, dimensions of the outputs
 that can be checked index by index: by slicing the inputs alike or, where that does not do, with `slices`.
@@ -31,7 +32,7 @@ from kopt.errors import UsageError
 from kopt.records import Cost, Shape, Task
 
 REQUIRED = ("make_inputs", "reference", "cost")
-OPTIONAL = ("bound", "check", "check_slices", "baseline", "make_integers", "stand_ins", "slices")
+OPTIONAL = ("bound", "check", "check_slices", "baseline", "make_integers", "stand_ins", "slices", "slices_of_calls")
 
 
 def load(task: Task) -> ModuleType:

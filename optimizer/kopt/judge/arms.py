@@ -91,7 +91,7 @@ def run(
     deck, runner = arm.deck, arm.runner
     assert deck is not None
     with watch.on("arm"):
-        if not runner.arm([*calls] * repeat, mode, seconds):
+        if not runner.arm(calls, mode, seconds, repeat):
             return None
     with watch.on("draw"):
         if like is None and calls and (deck.fresh or not keep):

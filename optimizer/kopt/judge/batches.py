@@ -37,6 +37,11 @@ class Batches:
         """The parts of all batches."""
 
     @property
+    def captured(self) -> bool:
+        """Whether timed calls come from a CUDA graph, which costs no host code a call."""
+        return self._launch == "graph"
+
+    @property
     def time_left(self) -> float:
         """Seconds; negative when the plan's time is over."""
         return self._end - time.monotonic()
@@ -87,6 +92,7 @@ class Batches:
         )
         if batch is None and mode is None:
             message = f"the {arm.label}'s calls cannot be captured in a CUDA graph, from which this task's are timed"
+            message += f" ({why})" if (why := arm.runner.refusal) else ""
             raise Rejected(Finding(rule="judge.graph", message=message, status=Status.REJECTED), arm.label)
         if batch is None:
             return Batch(0.0, 0.0, 0.0, 0, Sample())

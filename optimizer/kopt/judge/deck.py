@@ -20,6 +20,9 @@ from kopt.records import Shape, Task
 _ROOM = 4 << 30
 """Bytes in which expected slices are computed: of operands that calls share, in float64."""
 
+_CALLS = 64
+"""Whose slices a task computes at once."""
+
 Call = tuple[int, ...]
 """For every tensor argument of the entry the index of its copy: a variant of an input, a slot of an output."""
 
@@ -59,11 +62,13 @@ class Deck:
         self._random = random.Random(secrets.randbits(128))
         # With a single group nothing is shared; the `slices` hook has its own way.
         self._vmaps = len(self._groups) > 1 and not hasattr(hooks, "slices")
+        self._drawn = False
         self.fresh = True
         """Whether nothing was revealed yet: what lies there is of another shape, and no input of this one."""
 
     def draw(self, family: str) -> None:
         """New inputs from secret seeds. The runner sees nothing of them before `reveal`."""
+        self._drawn = True
         for v in range(self.variants):
             made = self._hooks.make_inputs(dict(self.shape.dims), family, secrets.randbits(62), self._device)
             for name, copies in self._variants.items():
@@ -96,7 +101,7 @@ class Deck:
     def reveal(self) -> None:
         """All inputs at once, at the addresses the runner has had from the start."""
         self._shared.copy_(self._private)
-        self.fresh = False
+        self.fresh = not self._drawn  # a null batch reveals whatever there is
 
     def touched(self) -> str:
         """Name of an input that is not what was revealed, or ""."""
@@ -185,6 +190,12 @@ class Deck:
         Calls that share the operands which are not cut are computed at once: preparing those is most of the work, and
         a batch of n**2 calls has only n of each. Hooks that torch.func.vmap cannot take are asked for each call apart.
         """
+        many: Any = getattr(self._hooks, "slices_of_calls", None)
+        if many is not None:
+            inputs, dims = [dict(self.inputs(call)) for call in calls], dict(self.shape.dims)
+            found = [many(inputs[at : at + _CALLS], dims, dim, index) for at in range(0, len(calls), _CALLS)]
+            want, bound = ({name: self._torch.cat([f[k][name] for f in found]) for name in found[0][k]} for k in (0, 1))
+            return {name: value.double() for name, value in want.items()}, bound
         if self._vmaps:
             try:
                 return self._at_once(calls, dim, index)

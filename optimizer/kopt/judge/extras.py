@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping, Sequence
 from statistics import median
 
@@ -9,6 +10,7 @@ from kopt.evaluate import hooks as task_hooks
 from kopt.judge.accuracy import accuracy
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Arm, Batch
+from kopt.judge.backends import JudgeSide
 from kopt.judge.batches import Batches
 from kopt.judge.crew import TRUSTED, Rejected
 from kopt.judge.deck import Call
@@ -19,6 +21,8 @@ from kopt.machine.products import Product
 from kopt.records import NO_DEVICE_TIME, Shape, Task
 
 _GRAPHS = 3
+_COLD = 2
+"""Times the cache: what operands that return are read from memory again."""
 # Relative RMS error of rounding to a dtype: half a unit in the last place, evenly spread, of a number drawn evenly.
 ROUNDING = {"float64": 6e-17, "float32": 3e-8, "float16": 2e-4, "bfloat16": 1.7e-3, "float8_e4m3fn": 2.7e-2,
             "float8_e5m2": 5.4e-2}  # fmt: skip
@@ -35,13 +39,12 @@ class Extras:
         plan: Plan,
         product: Product | None,
         known: MutableMapping[str, float],
-        *,
-        measures: bool,
+        backend: JudgeSide,
     ) -> None:
-        """`measures`: whether times say something about a GPU. `known` as in `accuracy`."""
+        """`known` as in `accuracy`."""
         self._known = known
         self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
-        self._product, self._measures = product, measures
+        self._product, self._measures, self._cache_bytes = product, backend.measures, backend.cache_bytes
 
     def look(
         self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int, *, replayed: bool = False
@@ -81,7 +84,9 @@ class Extras:
         def timed(calls: Sequence[Call]) -> float:
             return series.per_call(self._batches.ask(candidate, calls, rest=True, look="slices"))
 
-        for found in agreement(shape, deck, calls, timed):
+        # By what calls read: of what they are given, sparse ones leave most alone.
+        read = max(1.0, task_hooks.cost(self._task, shape).read)
+        for found in agreement(shape, deck, calls, timed, math.ceil(_COLD * self._cache_bytes / read)):
             if found.status:
                 raise Rejected(found)
             series.warnings.append(found.message)

@@ -103,9 +103,7 @@ class Job:
             self.series[shape.name] = Series(shape, found)
         self._quads = Quads(backend, self._crew, self._batches, self._regime, plan.quads)
         known = self._bench.errors(self._task)
-        self._extras = Extras(
-            self._task, self._batches, self._regime, plan, self._product, known, measures=backend.measures
-        )
+        self._extras = Extras(self._task, self._batches, self._regime, plan, self._product, known, backend)
         with self._watch.on("start"):
             if not self._crew.take_over(self._need(TRUSTED)):
                 self._hire(TRUSTED, None, {})
@@ -233,7 +231,12 @@ class Job:
         few = min(4, series.sizes.slots)
         batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
         us = min(series.per_call(b) for b in batches)
-        return max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        if self._batches.captured and count > few:
+            # A graph of a few calls is mostly what launching it takes.
+            us = series.per_call(self._batches.ask(arm, deck.deal(count), look="slices"))
+            count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        return count
 
     def _warm(self, opponent: Arm, series: Series) -> Arm | None:
         deck = opponent.deck

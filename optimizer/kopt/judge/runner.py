@@ -138,7 +138,7 @@ class Serving:
 
             replay = self.capture(every)
             if replay is None:
-                self.send({"armed": False})
+                self.send({"armed": False, "why": self._backend.refusal})
                 return
         self.send({"armed": True})
         orders.wait(protocol.ALERT, number, _WAIT, nap=_NAP)
@@ -150,7 +150,8 @@ class Serving:
         reports[protocol.READY] = number
         orders.wait(protocol.GO, number, _WAIT)
         if replay is not None:
-            replay()
+            for _ in range(message["repeat"]):
+                replay()
         elif calls:
             ring = protocol.RING
             for i, args in enumerate(calls):

@@ -159,12 +159,20 @@ class Runner:
         self._tell({"op": "setup", "layout": layout.model_dump(mode="json")})
         self._expect("ready", seconds, "setup")
 
-    def arm(self, calls: Sequence[Sequence[int]], mode: Mode, seconds: float) -> bool:
-        """Describe the next batch; False when the kernel cannot be captured in a graph."""
+    def arm(self, calls: Sequence[Sequence[int]], mode: Mode, seconds: float, repeat: int = 1) -> bool:
+        """Describe the next batch; False when the kernel cannot be captured in a graph, and `refusal` says why.
+
+        A graph is captured once, however often it is replayed.
+        """
+        if mode != "graph":
+            calls, repeat = [*calls] * repeat, 1
         self._number += 1
         self._nonces = protocol.nonces(max(1, len(calls)))
-        self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls]})
-        return bool(self._expect("armed", seconds, "prepare the batch")["armed"])
+        self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls],
+                    "repeat": repeat})  # fmt: skip
+        answer = self._expect("armed", seconds, "prepare the batch")
+        self.refusal = str(answer.get("why", ""))[:300]
+        return bool(answer["armed"])
 
     def alert(self, seconds: float) -> None:
         """Have it wake up: one call, on inputs that do not count."""

@@ -42,7 +42,9 @@ def look(
     deck = arm.deck
     assert deck is not None
     calls = deck.deal(min(series.sizes.slots, 64))
-    repeat = min(math.ceil(LOAD_S * 1e6 / us / len(calls)), protocol.RING_CALLS // len(calls))
+    repeat = math.ceil(LOAD_S * 1e6 / us / len(calls))
+    if not batches.captured:
+        repeat = min(repeat, protocol.RING_CALLS // len(calls))
     if repeat * len(calls) * us < _FEWEST_S * 1e6:
         return {"reason": f"calls of {us:.1f} us are too short to fill {_FEWEST_S:g} s of a batch"}, None
     batch = batches.ask(arm, calls, look="slice", repeat=repeat, count=True)

@@ -11,6 +11,7 @@ numbers. A token whose index score is NaN counts for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,19 +78,30 @@ def lists(inputs: Tensors, rows: list[int]) -> list[List]:
 
 def decode_rows(inputs: Tensors, rows: torch.Tensor | None = None, *, errors: bool = True) -> Rows:
     """Attention of the given requests (all, where None). `scales` [2] fp32 among the inputs: those of kc and of vc."""
+    return decode_calls([inputs], rows, errors=errors)
+
+
+def decode_calls(several: Sequence[Tensors], rows: torch.Tensor | None = None, *, errors: bool = True) -> Rows:
+    """As `decode_rows`, of calls with inputs of their own, one after the other: what asks the device is asked once."""
     import torch
 
-    q, kc, vc = inputs["q"], inputs["kc"], inputs["vc"]
-    chosen = list(range(q.shape[0])) if rows is None else [int(b) for b in rows]
-    found = lists(inputs, chosen)
-    # A sequence a request, of what its list holds: whole blocks first, so that its last token is the query's.
-    scales = inputs["scales"].double().tolist() if "scales" in inputs else [1.0, 1.0]
-    k, v = (_gathered(cache, found, scale) for cache, scale in ((kc, scales[0]), (vc, scales[1])))
-    lengths = torch.tensor([0, *(part.tokens for part in found)], device=q.device)
-    ids = torch.arange(TOP_K, device=q.device, dtype=torch.int32).expand(kc.shape[1], len(chosen), -1)
-    cu_q = torch.arange(len(chosen) + 1, device=q.device)
-    asked = q[torch.tensor(chosen, device=q.device, dtype=torch.long)]
-    return attend_rows(asked, k, v, ids, cu_q, lengths.cumsum(0), errors=errors)
+    heads, device = several[0]["kc"].shape[1], several[0]["q"].device
+    chosen = list(range(several[0]["q"].shape[0])) if rows is None else [int(b) for b in rows]
+    found: list[List] = []
+    k, v = [], []
+    for inputs in several:
+        own = lists(inputs, chosen)
+        # A sequence a request, of what its list holds: whole blocks first, so that its last token is the query's.
+        scales = inputs["scales"].double().tolist() if "scales" in inputs else [1.0, 1.0]
+        k.append(_gathered(inputs["kc"], own, scales[0]))
+        v.append(_gathered(inputs["vc"], own, scales[1]))
+        found += own
+    lengths = torch.tensor([0, *(part.tokens for part in found)], device=device)
+    ids = torch.arange(TOP_K, device=device, dtype=torch.int32).expand(heads, len(found), -1)
+    at = torch.tensor(chosen, device=device, dtype=torch.long)
+    asked = torch.cat([inputs["q"][at] for inputs in several])
+    cu_q = torch.arange(len(found) + 1, device=device)
+    return attend_rows(asked, torch.cat(k), torch.cat(v), ids, cu_q, lengths.cumsum(0), errors=errors)
 
 
 def _gathered(cache: torch.Tensor, found: list[List], scale: float) -> torch.Tensor:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kopt.errors import HarnessError, MachineError
@@ -21,6 +24,8 @@ from kopt.profile.limits import METRICS, Profile, reduced
 from kopt.records import Shape, Task
 
 _SECONDS = 180.0
+_REFUSED = ("driver resource was unavailable", "not supported", "unsupported")
+"""What ncu says where another tool, such as DCGM, holds the counters, or the device or its driver has none to show."""
 _US = {"ns": 1e-3, "us": 1.0, "usecond": 1.0, "nsecond": 1e-3, "ms": 1e3, "msecond": 1e3, "s": 1e6, "second": 1e6}
 _BYTES = {"byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
 
@@ -124,18 +129,30 @@ def _named(row: Mapping[str, float], asked: Mapping[str, str]) -> dict[str, floa
     return {name: row[metric] for name, metric in asked.items() if metric in row}
 
 
-def _run(command: Sequence[str], gpu: str, folder: str | None) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], gpu: str, folder: str | None, seconds: float = _SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end or for so long, in a session of its own, of which nothing is left afterwards."""
     environment = inherited("HOME") | {"CUDA_VISIBLE_DEVICES": gpu}
     if folder is not None:
         environment["TMPDIR"] = folder
     try:
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        raise HarnessError(f"no counters: ncu did not come back within {_SECONDS:g} s") from None
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
     except OSError as error:
         raise MachineError(f"no counters: {command[0]} cannot be run: {error.strerror}") from None
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise HarnessError(f"no counters: ncu did not come back within {seconds:g} s") from None
+    finally:
+        # ncu is not what works on the device: its child is, and would hold the memory.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
 
 def _failed(text: str, done: subprocess.CompletedProcess[str]) -> MachineError | HarnessError:
@@ -146,5 +163,7 @@ def _failed(text: str, done: subprocess.CompletedProcess[str]) -> MachineError |
             "NVreg_RestrictProfilingToAdminUsers=0"
         )
     lines = [line.strip() for line in said.splitlines() if "==ERROR==" in line or "Error" in line]
-    why = lines[0].removeprefix("==ERROR==").strip() if lines else f"ncu ended with exit code {done.returncode}"
-    return HarnessError(f"no counters: {why[:300]}")
+    # The first may only say that there is one.
+    why = " ".join(line.removeprefix("==ERROR==").strip() for line in lines[:3])
+    message = f"no counters: {why[:300] or f'ncu ended with exit code {done.returncode}'}"
+    return MachineError(message) if any(words in said for words in _REFUSED) else HarnessError(message)

@@ -57,7 +57,7 @@ class Episodes:
             session.check()
             episode = session.run.dialogue.episode
             if episode is None or episode.ended or episode.model not in names:
-                planned = plan(session.run, names)
+                planned = plan(session.run, names, captured=session.task.score.launch == "graph")
                 index = self._alive(planned.model)
                 name = self._clients[index].name
                 if self._clients[index].done(session.run.dialogue.replies[name]):

@@ -42,8 +42,9 @@ class Plan(NamedTuple):
     parent: int | None = None
 
 
-def plan(run: Run, models: Sequence[str]) -> Plan:
-    """`models` are the names of all that may be asked, the preferred one first."""
+def plan(run: Run, models: Sequence[str], *, captured: bool = False) -> Plan:
+    """`models` are the names of all that may be asked, the preferred one first; `captured`: whether the task's calls
+    are timed in a CUDA graph, in which a kernel can replay none of its own."""
     stale = run.stale
     model = _model(run, models, stale)
     if run.incumbent is None:
@@ -59,7 +60,8 @@ def plan(run: Run, models: Sequence[str]) -> Plan:
             return Plan("pursue", model, direction=most_different(run))
         return Plan("directions", model)
     if rung == "pivot":
-        return Plan("pivot", model, direction=representation(run.source(run.incumbent.n), stale // STEP))
+        source = run.source(run.incumbent.n)
+        return Plan("pivot", model, direction=representation(source, stale // STEP, host=not captured))
     if rung == "parent" and (parent := another_parent(run)) is not None:
         return Plan("parent", model, parent=parent.n)
     return Plan("diagnose" if rung == "diagnose" else "speed", model)
@@ -107,11 +109,12 @@ def another_parent(run: Run) -> Entry | None:
     return others[(run.stale // (STEP * len(LADDER))) % len(others)] if others else None
 
 
-def representation(source: str, turn: int) -> str:
-    """The first representation that a source has not taken; on the device and on the host by turns."""
+def representation(source: str, turn: int, *, host: bool = True) -> str:
+    """The first representation that a source has not taken; on the device and, where `host` code counts, on the host by
+    turns."""
     device = next((text for text, mark in _DEVICE if not re.search(mark, source)), "")
-    host = next((text for text, mark in _HOST if not re.search(mark, source)), "")
-    first, second = (device, host) if (turn // len(LADDER)) % 2 == 0 else (host, device)
+    around = next((text for text, mark in _HOST if host and not re.search(mark, source)), "")
+    first, second = (device, around) if (turn // len(LADDER)) % 2 == 0 else (around, device)
     return first or second or "another decomposition of the work: split-K, stream-K, or operands swapped"
 
 

@@ -120,6 +120,8 @@ class RunnerSide(Protocol):
     """What the process beside the kernel needs. It runs in untrusted hands; nothing it says is evidence."""
 
     device: str
+    refusal: str
+    """Why the last capture was refused, a line."""
 
     def wake(self) -> None:
         """Initialise the device for this process."""

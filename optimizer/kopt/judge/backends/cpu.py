@@ -89,6 +89,7 @@ class CpuRunner:
     """Kernels are plain functions on CPU tensors, or Triton's interpreter."""
 
     device = "cpu"
+    refusal = ""
 
     def wake(self) -> None:
         pass

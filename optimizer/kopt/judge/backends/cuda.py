@@ -171,6 +171,7 @@ class CudaRunner:
     """The same GPU from the other side."""
 
     device = "cuda"
+    refusal = ""
 
     def wake(self) -> None:
         import torch
@@ -210,12 +211,28 @@ class CudaRunner:
         try:
             with torch.cuda.graph(graph, pool=self._pool):
                 calls()
-        except Exception:
-            # A kernel that synchronizes or allocates outside torch cannot be captured. That is its right.
+        except Exception as error:
+            # A kernel that synchronizes or allocates outside torch cannot be captured. That is its right. What torch
+            # leaves behind of such a capture is in the way of the next: its stream, and a pool that is being recorded.
+            self.refusal = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            torch.cuda.set_stream(torch.cuda.default_stream())
             torch.cuda.synchronize()
+            self._pool = None
             return None
+        self._upload(graph)
         replay: Callable[[], None] = graph.replay
         return replay
+
+    def _upload(self, graph: Any) -> None:
+        """Bring a graph to the device, which its first launch would else do while the clock runs."""
+        handle = getattr(graph, "raw_cuda_graph_exec", None)
+        if handle is None:
+            return  # of an older torch
+        from cuda.bindings import driver
+
+        with suppress(RuntimeError):
+            _ok(driver.cuGraphUpload(driver.CUgraphExec(int(handle())), driver.CUstream(0)))
+        self.synchronize()
 
 
 class _Foreign:
