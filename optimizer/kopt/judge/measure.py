@@ -29,12 +29,15 @@ from kopt.judge.statistics import precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
+from kopt.text import counted
 
 if TYPE_CHECKING:
     from kopt.judge.bench import Bench
 
 _WARM_S = 3.0
 """Seconds of load before the first batch of a sustained series: the power limit finds its clock within one or two."""
+_SHORT_BATCH = 0.25
+"""Of the wanted work: what a batch takes besides its calls is no longer little against it."""
 _NULLS = 3
 _CHECK_CALLS = 3
 _FEWEST = 2
@@ -236,6 +239,9 @@ class Job:
             # A graph of a few calls is mostly what launching it takes.
             us = series.per_call(self._batches.ask(arm, deck.deal(count), look="slices"))
             count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
+        if short and not any(text.startswith("short:") for text in series.warnings):
+            series.warnings.append(f"short: a batch has {counted(count, 'call')}, {count * us / 1e3:.1f} ms of work")
         return count
 
     def _warm(self, opponent: Arm, series: Series) -> Arm | None:
