@@ -17,6 +17,7 @@ from quick import TOOLCHAIN
 
 from kopt import content, finale, loop
 from kopt.budget import Budget
+from kopt.evaluate.contest import contest
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.stage import Case
 from kopt.journal import FILE, Journal
@@ -25,6 +26,7 @@ from kopt.machine.products import product
 from kopt.meta import Meta, create
 from kopt.records import (
     Evidence,
+    Finding,
     Measurement,
     Parameters,
     Quantity,
@@ -284,4 +286,20 @@ def test_the_pace_is_what_the_run_has_seen(blend: Task) -> None:
         submission=1, sha="x", status=Status.PASSED, stages=(stage,), target="h200", toolchain=TOOLCHAIN, evaluator=1
     )
     assert finale.pace(iter([verdict, None])) == finale.Pace(1.0, 3.0, 0.5)
+    alone = {**facts, "quads": {"a": [], "b": []}, "shapes": {"a": {"taken": 4}, "b": {"taken": 4}}}
+    batches = verdict.model_copy(update={"stages": (stage.model_copy(update={"facts": alone}),)})
+    assert finale.pace(iter([batches])) == finale.Pace(1.0, 3.0, 0.5, 20)
     assert finale.pace(iter([])) == finale.Pace()
+
+
+def test_a_contest_without_an_opponent_counts_its_batches(blend: Task) -> None:
+    submission = Submission(n=1, sha="x", origin="test")
+    shapes = {"a": {"taken": 20}, "b": {"taken": 12}}
+    facts = {"quads": {"a": [], "b": []}, "shapes": shapes}
+    result = StageResult(stage="measure", outcome="failed", facts=facts, findings=(  # type: ignore[arg-type]
+        Finding(rule="judge.deadline", message="no", status=Status.TIMEOUT),
+    ))  # fmt: skip
+    assert contest(blend, product("h200"), submission, result, HEADLINE).repeats == 12
+    facts = {"quads": {"a": [0.1] * 3, "b": [0.1] * 5}, "shapes": shapes}
+    result = result.model_copy(update={"facts": facts})
+    assert contest(blend, product("h200"), submission, result, HEADLINE).repeats == 3

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kopt.budget import Budget
-from kopt.errors import KoptError
+from kopt.errors import HarnessError, KoptError, MachineError
 from kopt.evaluate import VERSION
 from kopt.evaluate.contest import contest
 from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
@@ -27,8 +27,9 @@ RESERVE = 0.25
 MOST_S = 900.0
 FEWEST = 8
 """Quads per shape below which there is no headline: a finale that has less time than that is not held."""
-_EXTRAS = 5
-"""What replays, counters and batches of other lengths cost at every shape, in quads."""
+_EXTRAS, _EXTRA_BATCHES = 5, 20
+"""What replays, counters and batches of other lengths cost at every shape, in quads; and in single batches, for a task
+without a baseline."""
 _QUAD_S, _START_S = 1.0, 10.0
 """Seconds of a quad, and of a process at all shapes, where the run has not measured them."""
 
@@ -40,9 +41,11 @@ class Pace(NamedTuple):
     start: float = _START_S
     """Of a fresh process: its start, and its first calls at every shape."""
     check: float = 0.0
+    extras: int = _EXTRAS
+    """Quads, or batches, at every shape beside those that are asked for."""
 
     def of(self, plan: Plan, shapes: int) -> float:
-        return shapes * (plan.quads + _EXTRAS) * self.quad + plan.processes * self.start + self.check
+        return shapes * (plan.quads + self.extras) * self.quad + plan.processes * self.start + self.check
 
 
 def reserve(budget: Budget) -> float:
@@ -84,10 +87,12 @@ def pace(verdicts: Iterator[Verdict | None]) -> Pace:
     for verdict in verdicts:
         stage = next((s for s in verdict.stages if s.stage == "measure"), None) if verdict else None
         seconds = stage.facts.get("seconds", {}) if stage else {}
+        taken = sum(shape.get("taken", 0) for shape in stage.facts.get("shapes", {}).values()) if stage else 0
         quads = sum(map(len, stage.facts.get("quads", {}).values())) if stage else 0
-        if quads and "quads" in seconds:
+        if (quads or taken) and "quads" in seconds:
             start = seconds.get("start", 0.0) + seconds.get("warm", 0.0)
-            found.append(Pace(seconds["quads"] / quads, start, seconds.get("check", 0.0)))
+            extras = _EXTRAS if quads else _EXTRA_BATCHES
+            found.append(Pace(seconds["quads"] / (quads or taken), start, seconds.get("check", 0.0), extras))
     # The slowest of what was seen: a finale that runs late costs the headline.
     return Pace(*(max(column) for column in zip(*found, strict=True))) if found else Pace()
 
@@ -141,7 +146,12 @@ class _Round:
         for challenger in stood:
             if challenger.submission == champion.submission or self._short_of(PROMOTION):
                 break
-            duel = self._contest(self._session.run.entry(challenger.submission), PROMOTION, champion.submission)
+            try:
+                duel = self._contest(self._session.run.entry(challenger.submission), PROMOTION, champion.submission)
+            except (HarnessError, MachineError) as error:
+                # Two kernels beside the judge may be more than a device has room for: what was won stays won.
+                self._session.record("error", message=f"finale: no comparison of the two: {error}")
+                break
             if duel.passed and promotes(list(duel.quads.values()), self._submissions):
                 # Being best among those measured against the baseline chose it, so its number comes from the duel.
                 taken = _with_baseline(duel.measurements, challenger.measurements)
@@ -168,6 +178,7 @@ class _Round:
             score=won.score if won else None,
             measurements=won.measurements if won else (),
             quads=min(map(len, won.quads.values()), default=0) if won else 0,
+            batches=won.batches if won and not any(won.quads.values()) else 0,
             incumbent=first.n,
             promoted=promoted,
             submissions=self._submissions,

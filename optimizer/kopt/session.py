@@ -76,6 +76,8 @@ class Session:
         self._evaluator = evaluator
         self._observers = tuple(observers)
         self._reserve = reserve
+        self._batch_seconds = 0.0
+        """Of the last batch of trials."""
         self._stop = threading.Event()
         self._turns = Turns()
         self._writing = threading.Lock()
@@ -173,14 +175,16 @@ class Session:
         want = len(entry.trials) + trials
         with self._turns:
             while len(entry.trials) < want:
-                self.check()
+                self.check(self._batch_seconds)
                 left = self.budget.trials_left(self.run.charges)
                 batch = self._batch(entry, described)
                 done = len(entry.trials) % tuner.BATCH
                 batch = batch[done : None if left is None else done + left]
                 if not batch:
                     break
+                began = time.monotonic()
                 self._try(entry, source, batch)
+                self._batch_seconds = time.monotonic() - began
         return list(entry.trials)
 
     def describe(self, source: str) -> KernelSource:
@@ -211,13 +215,14 @@ class Session:
         """What is spent by now."""
         return self.run.charges.model_copy(update={"seconds": self._log.elapsed})
 
-    def check(self) -> None:
-        """Raise Stop when nothing further may start."""
+    def check(self, ahead: float = 0.0) -> None:
+        """Raise Stop when nothing further may start; it will take some `ahead` seconds, which the finale would lack."""
         if self._stop.is_set():
             raise Stop("stopped by request")
         best = self.run.incumbent.score if self.run.incumbent else None
         charges = self.charges()
-        charges = charges.model_copy(update={"seconds": charges.seconds + self._reserve})
+        kept = self._reserve + min(ahead, 0.5 * self._reserve)
+        charges = charges.model_copy(update={"seconds": charges.seconds + kept})
         if reason := self.budget.spent(charges, best, self.run.stale):
             raise Stop(reason)
 

@@ -40,9 +40,9 @@ def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def counted(count: int, noun: str) -> str:
-    """ "1 trial", "2,000 trials"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """ "1 trial", "2,000 trials"; with a plural of its own "2 batches"."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from kopt import content
 from kopt.evaluate import hooks
+from kopt.judge import snapshot
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.deck import Deck
 from kopt.judge.layout import layout
@@ -76,6 +77,19 @@ def test_hidden_shapes_are_of_heads_that_belong_together(task: Task) -> None:
 def test_a_shape_is_timed_with_the_first_of_its_own_inputs(task: Task) -> None:
     assert {shape.name: task.timed_family(shape) for shape in task.timing}["128k-hot_block"] == "hot_block"
     assert task.timed_family(SHAPE) == task.input_families[0]
+
+
+def test_rows_of_a_large_output_stand_for_all_of_it(cards: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "LARGE", 0)
+    cards.draw("random")
+    calls = cards.deal(CALLS)
+    honest(cards, calls)
+    secret = Snapshot.draw(cards, CALLS).take()
+    assert secret.verify(calls, "random") is None
+    assert secret.rms is not None
+    wrong = next(call for call in calls if cards.slot(call) == secret.whole)
+    cards.outputs["out"][cards.slot(wrong), :, 5, 64:] += 0.5
+    assert secret.again()._whole(secret.whole, cards.inputs(wrong), "random") is not None
 
 
 @pytest.mark.parametrize("name", ["msa_decode", "msa_decode_e4m3"])

@@ -15,7 +15,7 @@ from kopt.report import figure, terminal
 from kopt.report.ledger import Following, load
 from kopt.report.page.render import Page
 from kopt.report.page.standalone import standalone
-from kopt.report.rows import Row
+from kopt.report.rows import Row, _verified
 from kopt.report.task import about
 from kopt.report.verdicts import verdict
 from kopt.run import Run
@@ -143,3 +143,10 @@ def test_terminal_and_figure_say_it_too(page: Page) -> None:
     drawn = figure.compose(page.rows)
     said = [t.get_text() for t in drawn.texts]
     assert "verified with 20 quads a shape" in said
+
+
+def test_what_has_no_baseline_is_verified_by_batches(page: Page) -> None:
+    finale = page.following.run.finale
+    assert finale is not None
+    assert _verified(finale) == "20 quads"
+    assert _verified(finale.model_copy(update={"quads": 0, "batches": 12})) == "12 batches"

@@ -95,11 +95,11 @@ def run(
             return None
     with watch.on("draw"):
         if like is None and calls and (deck.fresh or not keep):
-            deck.draw(family)
             if deck.fresh:
                 # The alert's call works on what was there before, and a kernel may trust offsets to be offsets.
+                deck.draw(family, alike=True)
                 deck.reveal()
-                deck.draw(family)
+            deck.draw(family)
         backend.synchronize()
     with watch.on("garble"):
         if calls:

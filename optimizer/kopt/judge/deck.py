@@ -66,11 +66,15 @@ class Deck:
         self.fresh = True
         """Whether nothing was revealed yet: what lies there is of another shape, and no input of this one."""
 
-    def draw(self, family: str) -> None:
-        """New inputs from secret seeds. The runner sees nothing of them before `reveal`."""
+    def draw(self, family: str, *, alike: bool = False) -> None:
+        """New inputs from secret seeds, all variants `alike` or each its own. The runner sees nothing of them before
+        `reveal`."""
         self._drawn = True
+        made: dict[str, Tensor] = {}
         for v in range(self.variants):
-            made = self._hooks.make_inputs(dict(self.shape.dims), family, secrets.randbits(62), self._device)
+            if not (made and alike):
+                made.clear()  # of gigabytes, maybe, of which one set at a time is enough
+                made = self._hooks.make_inputs(dict(self.shape.dims), family, secrets.randbits(62), self._device)
             for name, copies in self._variants.items():
                 tensor = made[name]
                 if tensor.dtype != copies[v].dtype or tensor.shape != copies[v].shape:
@@ -95,8 +99,11 @@ class Deck:
             elif style == "negated" and bool(out[0].isfinite().all()) and bool(out[0].float().any()):
                 out.neg_()
             else:
-                noise = self._torch.randn(out.shape[1:], device=self._device, dtype=self._torch.float32)
-                out.copy_((noise * 10.0 ** self._random.uniform(-2, 2)).to(out.dtype))
+                wide = out.element_size() > 1
+                noise = self._torch.randn(
+                    out.shape[1:], device=self._device, dtype=out.dtype if wide else self._torch.float32
+                )
+                out.copy_(noise.mul_(10.0 ** self._random.uniform(-2, 2)).to(out.dtype))
 
     def reveal(self) -> None:
         """All inputs at once, at the addresses the runner has had from the start."""
@@ -105,7 +112,8 @@ class Deck:
 
     def touched(self) -> str:
         """Name of an input that is not what was revealed, or ""."""
-        if self._torch.equal(self._shared, self._private):
+        # In words: a comparison makes a byte of every element.
+        if self._torch.equal(*(side.view(self._torch.int64) for side in (self._shared, self._private))):
             return ""
         for block in self.layout.inputs:
             part = slice(block.offset, block.offset + block.count * block.stride)
@@ -249,6 +257,11 @@ class Deck:
             for k in (0, 1)
         )
         return want, bound
+
+    @property
+    def own_slices(self) -> bool:
+        """Whether the task computes given indices of its outputs by itself, and has no comparison of its own."""
+        return hasattr(self._hooks, "slices") and self.own_check is None
 
     @property
     def own_check(self) -> Callable[..., Iterable[Mapping[str, Any]]] | None:

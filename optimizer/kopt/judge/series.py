@@ -88,4 +88,5 @@ class Series:
             "variants": self.sizes.variants,
             "slots": self.sizes.slots,
             "void": self.void,
+            "taken": len(self.logs) or len(self.host),
         }

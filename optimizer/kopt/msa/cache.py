@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kopt.msa import BLOCK, HEAD_DIM
-from kopt.msa.paged import Tensors, lengths, lists
+from kopt.msa.paged import Tensors, lengths, lists, pages_of
 from kopt.msa.selection import generator, outlier_qk
 
 if TYPE_CHECKING:
@@ -72,11 +72,13 @@ def make_inputs(dims: dict[str, int], family: str, seed: int, device: str, *, e4
         """Drawn in fp32, a part at a time: caches of a GPU's size leave no room for twice as much beside them."""
         values = torch.empty(shape, dtype=narrow, device=device)
         for part in values.split(max(1, PART * shape[0] // values.numel())):
-            part.copy_(draw(torch.empty(part.shape, device=device)).clamp_(-448, 448))
+            drawn = draw(torch.empty(part.shape, device=device))
+            part.copy_(drawn.clamp_(-448, 448) if e4m3 else drawn)
         return values
 
     def normal(scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda part: part.normal_(generator=rng).div_(scale)
+        # No pass over gigabytes that changes nothing.
+        return lambda part: part.normal_(generator=rng) if scale == 1.0 else part.normal_(generator=rng).div_(scale)
 
     kc, vc = (filled((pages, heads, BLOCK, HEAD_DIM), normal(scale)) for scale in scales)
     q = torch.randn((b, dims["HQ"], HEAD_DIM), generator=rng, device=device).bfloat16()
@@ -102,14 +104,17 @@ def _picking(made: Tensors, rng: torch.Generator, scale: float) -> None:
 
     q, kc = made["q"], made["kc"]
     device, group = q.device, q.shape[1] // kc.shape[1]
-    kc.copy_((torch.randint(0, 2, kc.shape, generator=rng, device=device) * 2 - 1) / scale)
+    for part in kc.split(max(1, PART * len(kc) // kc.numel())):
+        part.copy_((torch.randint(0, 2, part.shape, generator=rng, device=device, dtype=torch.int8) * 2 - 1) / scale)
+    head = torch.arange(q.shape[1], device=device)
     for b, found in enumerate(lists(made, list(range(q.shape[0])))):
-        for head in range(q.shape[1] if found.tokens else 0):
-            token = int(torch.randint(0, found.tokens, (1,), generator=rng, device=device))
-            # The last token of what it sees, for one head of each group.
-            token = found.tokens - 1 if head % group == 0 else token
-            page = found.pages[head // group, token // BLOCK]
-            q[b, head] = (CODE * scale) * kc[page, head // group, token % BLOCK].to(q.dtype)
+        if not found.tokens:
+            continue
+        token = torch.randint(0, found.tokens, head.shape, generator=rng, device=device)
+        # The last token of what it sees, for one head of each group.
+        token = torch.where(head % group == 0, found.tokens - 1, token)
+        page = found.pages[head // group, token // BLOCK]
+        q[b] = (CODE * scale) * pages_of(kc, page, head // group, token % BLOCK).to(q.dtype)
 
 
 def _outliers(made: Tensors, rng: torch.Generator, scale: float) -> None:
@@ -147,19 +152,22 @@ def _unused(made: Tensors) -> None:
     """NaN in all that no request has: pages, and the rest of a request's last page."""
     import torch
 
-    pages = made["kc"].shape[0]
-    free = torch.ones(pages, dtype=torch.bool, device=made["kc"].device)
-    last = []
-    for row, length in zip(made["table"], made["lens"].tolist(), strict=True):
-        length = max(0, min(length, BLOCK * len(row)))
-        used = row[: -(-length // BLOCK)].long()
-        used = used[(used >= 0) & (used < pages)]
-        free[used] = False
-        if length % BLOCK and 0 <= int(row[length // BLOCK]) < pages:
-            last.append((int(row[length // BLOCK]), length % BLOCK))
+    table, pages = made["table"].long(), made["kc"].shape[0]
+    width = table.shape[1]
+    length = made["lens"].long().clamp(0, BLOCK * width)
+    there = (table >= 0) & (table < pages)
+    used = there & (torch.arange(width, device=table.device) * BLOCK < length[:, None])
+    free = torch.ones(pages, dtype=torch.bool, device=table.device)
+    free[table[used]] = False
+    unused = free.nonzero().flatten()
+    # Of each request's last page what lies beyond its last token.
+    at = (length // BLOCK).clamp(max=width - 1)[:, None]
+    partial = (length % BLOCK > 0) & there.gather(1, at).flatten()
+    last, begin = table.gather(1, at).flatten()[partial], (length % BLOCK)[partial]
+    beyond = torch.arange(BLOCK, device=table.device) >= begin[:, None]
     for name in ("kc", "vc", "ikc"):
-        # All bits set are NaN in both formats.
-        raw = made[name].view(torch.uint8)
-        raw[free] = 0xFF
-        for page, begin in last:
-            raw[page, ..., begin:, :] = 0xFF
+        # All bits set are NaN in both formats. Words, because what is set here may be gigabytes.
+        raw = made[name].view(torch.int64)
+        raw.index_fill_(0, unused, -1)
+        gone = beyond.view(len(last), *([1] * (raw.dim() - 3)), BLOCK, 1)
+        raw[last] = raw[last].masked_fill(gone, -1)

@@ -39,12 +39,13 @@ class Scored:
     score: torch.Tensor
     """[H, n, blocks] float64; -inf where no token of a block is visible."""
     error: torch.Tensor
-    """[H, n, blocks] float64: how far an honest score may be off."""
+    """[H, n, blocks] float64: how far an honest score may be off; empty where nobody asked."""
 
 
 def scored(
-    iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, rows: torch.Tensor | None = None
-) -> Iterator[Scored]:
+    iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, rows: torch.Tensor | None = None, *,
+    errors: bool = True,
+) -> Iterator[Scored]:  # fmt: skip
     """Block scores of all queries, or of some in ascending order, so many at a time that their token scores fit."""
     import torch
 
@@ -57,22 +58,32 @@ def scored(
         for begin in range(first, last, step):
             at = slice(begin, min(begin + step, last))
             tokens = rows[at]
-            yield Scored(at, tokens, where[tokens], *_scores(iq[tokens], ik[keys], where[tokens]))
+            yield Scored(at, tokens, where[tokens], *_scores(iq[tokens], ik[keys], where[tokens], errors))
 
 
-def _scores(q: torch.Tensor, k: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(
+    q: torch.Tensor, k: torch.Tensor, position: torch.Tensor, errors: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     q, k = q.double().transpose(0, 1), k.double()
     token = q @ k.T
-    size = q.abs() @ k.abs().T
     seen = torch.arange(k.shape[0], device=k.device) <= position[:, None]
-    size = torch.where(token.isfinite() & seen, size, 0.0)
-    token = torch.where(token > LOWEST, token, LOWEST).masked_fill(~seen, float("-inf"))
-    missing = -k.shape[0] % BLOCK
-    token = torch.nn.functional.pad(token, (0, missing), value=float("-inf"))
-    size = torch.nn.functional.pad(size, (0, missing))
-    return token.unflatten(-1, (-1, BLOCK)).amax(-1), size.unflatten(-1, (-1, BLOCK)).amax(-1) * SUM_LOSS
+    error = token.new_zeros(0)
+    if errors:
+        size = torch.where(token.isfinite() & seen, q.abs() @ k.abs().T, 0.0)
+        error = _blocks(size, 0.0) * SUM_LOSS
+    token = torch.where(token > LOWEST, token, LOWEST).masked_fill_(~seen, float("-inf"))
+    return _blocks(token, float("-inf")), error
+
+
+def _blocks(token: torch.Tensor, nothing: float) -> torch.Tensor:
+    """The largest of each block's tokens."""
+    import torch
+
+    if missing := -token.shape[-1] % BLOCK:
+        token = torch.nn.functional.pad(token, (0, missing), value=nothing)
+    return token.unflatten(-1, (-1, BLOCK)).amax(-1)
 
 
 def choose(iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor) -> torch.Tensor:
@@ -80,7 +91,7 @@ def choose(iq: torch.Tensor, ik: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.T
     import torch
 
     ids = torch.full((iq.shape[1], iq.shape[0], TOP_K), -1, dtype=torch.int32, device=iq.device)
-    for part in scored(iq, ik, cu_q, cu_k):
+    for part in scored(iq, ik, cu_q, cu_k, errors=False):
         if part.score.shape[-1]:
             # Nothing may equal the infinity that stands for the own block.
             ids[:, part.at] = top_blocks(part.score.clamp(max=-LOWEST), part.position)

@@ -50,7 +50,7 @@ def listed(iq: torch.Tensor, ikc: torch.Tensor, row: torch.Tensor, length: int) 
     own = count - 1
     if own > 0:
         # fp32 does: scores are integers in all families of inputs, and exact.
-        token = torch.einsum("hd,btd->hbt", iq.float(), _pages(ikc, safe[:own]).float())
+        token = torch.einsum("hd,btd->hbt", iq.float(), pages_of(ikc, safe[:own]).float())
         score = torch.where(token > LOWEST, token, LOWEST).amax(-1).masked_fill(~there[:own], float("-inf"))
         best = torch.sort(score, dim=-1, descending=True, stable=True).indices[:, : TOP_K - 1]
         chosen = best[:, : min(TOP_K - 1, int(there[:own].sum()))].sort(-1).values
@@ -63,7 +63,7 @@ def listed(iq: torch.Tensor, ikc: torch.Tensor, row: torch.Tensor, length: int) 
     return List(chosen, safe[chosen] if count else chosen, tokens)
 
 
-def _pages(cache: torch.Tensor, *index: torch.Tensor) -> torch.Tensor:
+def pages_of(cache: torch.Tensor, *index: torch.Tensor) -> torch.Tensor:
     """cache[index]; eight-bit types by their bytes, since torch cannot index all of them everywhere."""
     import torch
 
@@ -111,7 +111,7 @@ def _gathered(cache: torch.Tensor, found: list[List], scale: float) -> torch.Ten
     heads = torch.arange(cache.shape[1], device=cache.device)
     parts = []
     for part in found:
-        blocks = _pages(cache, part.pages.T, heads)  # [count, HKV, 128, 128]
+        blocks = pages_of(cache, part.pages.T, heads)  # [count, HKV, 128, 128]
         tokens = blocks.transpose(1, 2).reshape(-1, cache.shape[1], cache.shape[3])[: part.tokens]
         parts.append(tokens.double() * scale if cache.element_size() == 1 else tokens)
     return torch.cat(parts)

@@ -19,6 +19,7 @@ class Verified(NamedTuple):
     score: float
     measurements: tuple[Measurement, ...]
     quads: int
+    """Behind every shape; batches where the task has no baseline."""
     processes: int
 
 
@@ -29,15 +30,14 @@ def verified(run: Run, n: int) -> Verified | None:
         return None
     processes = sum(c.processes for c in contests)
     if run.finale.winner == n and run.finale.score is not None:
-        return Verified(run.finale.score, run.finale.measurements, run.finale.quads, processes)
+        return Verified(run.finale.score, run.finale.measurements, run.finale.quads or run.finale.batches, processes)
     first = next((c for c in contests if c.against is None), None)
     return of(first) if first else None
 
 
 def of(contest: Contest) -> Verified:
     assert contest.score is not None
-    quads = min(map(len, contest.quads.values()), default=0)
-    return Verified(contest.score, contest.measurements, quads, contest.processes)
+    return Verified(contest.score, contest.measurements, contest.repeats, contest.processes)
 
 
 def publishable(run: Run, n: int, *, modelled: bool) -> Entry:

@@ -40,7 +40,7 @@ class Published(Record):
     measurements: tuple[Measurement, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     quads: int = 0
-    """ABBA quads behind every shape; 0 for modelled times."""
+    """ABBA quads behind every shape, or batches where the task has no baseline; 0 for modelled times."""
     processes: int = 0
     submissions: int
     """Submissions of the run it was the best of."""

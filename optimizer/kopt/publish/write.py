@@ -166,7 +166,8 @@ def header(record: Published, task: Task) -> str:
         ]
         lines += [f"  {p.shape:16s} {p.us:10.1f} us (modelled)" for p in record.predictions]
     else:
-        lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {record.quads} quads a shape,")
+        times = "quads" if any(m.baseline_ratio for m in record.measurements) else "batches"
+        lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {record.quads} {times} a shape,")
         lines.append(f"in fresh processes, after the best of {record.submissions} submissions was known.")
         lines += [f"  {_row(m)}" for m in record.measurements]
     chain = record.toolchain

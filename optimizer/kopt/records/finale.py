@@ -24,10 +24,17 @@ class Contest(Record):
     score: float | None = None
     measurements: tuple[Measurement, ...] = ()
     quads: Mapping[str, tuple[float, ...]] = {}
-    """log(its time / the opponent's) of every valid quad, by shape."""
+    """log(its time / the opponent's) of every valid quad, by shape; empty without an opponent."""
+    batches: int = Field(default=0, ge=0)
+    """Behind every shape, where the task has no baseline and there are no quads."""
     processes: int = Field(ge=1)
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def repeats(self) -> int:
+        """Quads behind every shape, or batches where there are none."""
+        return min(map(len, self.quads.values()), default=0) or self.batches
 
     @property
     def passed(self) -> bool:
@@ -44,6 +51,8 @@ class Finale(Record):
     measurements: tuple[Measurement, ...] = ()
     quads: int = Field(ge=0)
     """Valid quads behind every shape of `measurements`."""
+    batches: int = Field(default=0, ge=0)
+    """The same where the task has no baseline, and no two submissions were compared."""
     incumbent: int | None
     """The best one by what was measured during the run."""
     promoted: bool = False

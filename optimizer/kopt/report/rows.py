@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from kopt.errors import UsageError
 from kopt.machine.products import product
-from kopt.records import Evidence, Status
+from kopt.records import Evidence, Finale, Status
 from kopt.run import Entry, Run
-from kopt.text import headline, line
+from kopt.text import counted, headline, line
 
 HOPPER = 90
 
@@ -125,8 +125,8 @@ class Rows:
     models: tuple[Spend, ...]
     limits: dict[str, float]
     """The budget's limits that are set."""
-    verified: int | None
-    """Quads behind every shape of the best one's number when the finale took it again; None without a finale."""
+    verified: str | None
+    """What lies behind every shape of the best one's number when the finale took it again; None without a finale."""
     stopped: str
     """Why it ended, or "" while it goes on or when its process died."""
     lessons: tuple[str, ...]
@@ -205,7 +205,7 @@ def rows(run: Run) -> Rows:
             for (model, purpose), u in run.dialogue.usage.items()
         ),
         limits=limits,
-        verified=run.finale.quads if run.finale and run.finale.winner is not None else None,
+        verified=_verified(run.finale) if run.finale and run.finale.winner is not None else None,
         stopped=run.ended,
         lessons=tuple(run.lessons),
         errors=tuple(run.errors),
@@ -255,6 +255,11 @@ def _rows(run: Run, evidence: Evidence | None) -> Iterable[Row]:
             screened=entry.screened,
             refuted=entry.refuted,
         )
+
+
+def _verified(finale: Finale) -> str:
+    """How often every shape was measured: "20 quads"."""
+    return counted(finale.batches, "batch", "batches") if finale.batches else counted(finale.quads, "quad")
 
 
 def _landmarks(run: Run, improvements: list[Row]) -> list[Landmark]:

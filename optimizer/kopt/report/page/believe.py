@@ -11,7 +11,7 @@ from kopt.meta import Meta
 from kopt.records import Evidence, Outcome, Verdict
 from kopt.report.rows import Rows
 from kopt.run import Entry, Run
-from kopt.text import counted, line
+from kopt.text import line
 
 ASKED = {
     "policy": "the source keeps the contract and asks for nothing forbidden",
@@ -106,7 +106,7 @@ def state(run: Run, rows: Rows, best: Verdict | None) -> str:
         if rows.verified:
             return (
                 f"Measured on a GPU by the judge's clock, and verified: measured again at the end in fresh processes "
-                f"with fresh inputs, {counted(rows.verified, 'quad')} a shape; {checked}."
+                f"with fresh inputs, {rows.verified} a shape; {checked}."
             )
         why = f"not verified at the end ({line(run.finale.reason, 100)})" if run.finale else "not verified at the end"
         return f"Measured on a GPU by the judge's clock, {why}; {checked}."
@@ -157,7 +157,7 @@ def _again(run: Run) -> list[Again]:
     return [
         Again(
             c.submission, f"#{c.against}" if c.against is not None else "the baseline", str(c.status),
-            _before(run.entry(c.submission)), c.score, min(map(len, c.quads.values()), default=0), c.processes,
+            _before(run.entry(c.submission)), c.score, c.repeats, c.processes,
             "; ".join(line(str(f), 200) for f in c.findings),
         )
         for c in run.contests
