@@ -87,12 +87,12 @@ def pace(verdicts: Iterator[Verdict | None]) -> Pace:
     for verdict in verdicts:
         stage = next((s for s in verdict.stages if s.stage == "measure"), None) if verdict else None
         seconds = stage.facts.get("seconds", {}) if stage else {}
-        taken = sum(shape.get("taken", 0) for shape in stage.facts.get("shapes", {}).values()) if stage else 0
         quads = sum(map(len, stage.facts.get("quads", {}).values())) if stage else 0
-        if (quads or taken) and "quads" in seconds:
+        batches = sum(shape.get("batches", 0) for shape in stage.facts.get("shapes", {}).values()) if stage else 0
+        if (quads or batches) and "quads" in seconds:
             start = seconds.get("start", 0.0) + seconds.get("warm", 0.0)
             extras = _EXTRAS if quads else _EXTRA_BATCHES
-            found.append(Pace(seconds["quads"] / (quads or taken), start, seconds.get("check", 0.0), extras))
+            found.append(Pace(seconds["quads"] / (quads or batches), start, seconds.get("check", 0.0), extras))
     # The slowest of what was seen: a finale that runs late costs the headline.
     return Pace(*(max(column) for column in zip(*found, strict=True))) if found else Pace()
 
@@ -177,8 +177,8 @@ class _Round:
             winner=won.submission if won else None,
             score=won.score if won else None,
             measurements=won.measurements if won else (),
-            quads=min(map(len, won.quads.values()), default=0) if won else 0,
-            batches=won.batches if won and not any(won.quads.values()) else 0,
+            quads=won.fewest if won else 0,
+            batches=won.batches if won else 0,
             incumbent=first.n,
             promoted=promoted,
             submissions=self._submissions,

@@ -45,6 +45,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+def behind(quads: int, batches: int) -> str:
+    """How often a shape was measured: "20 quads"; batches where the task has no baseline to make quads with."""
+    return counted(batches, "batch", "batches") if batches else counted(quads, "quad")
+
+
 def duration(seconds: float) -> str:
     """Two units at most: "42 s", "3 min 05 s", "2 h 07 min"."""
     whole = round(seconds)

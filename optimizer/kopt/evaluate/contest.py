@@ -23,7 +23,7 @@ def contest(
         score=score(task, target, measured) if passed else None,
         measurements=measured,
         quads=result.facts.get("quads", {}),
-        batches=min((shape.get("taken", 0) for shape in result.facts.get("shapes", {}).values()), default=0),
+        batches=min((shape.get("batches", 0) for shape in result.facts.get("shapes", {}).values()), default=0),
         processes=plan.processes,
         findings=result.findings,
         seconds=round(result.seconds, 3),

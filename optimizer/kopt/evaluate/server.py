@@ -163,18 +163,20 @@ class Server:
 
 def inherited(*more: str) -> dict[str, str]:
     """The variables that a trusted process of ours inherits, those named `more` too, with kopt where it was found."""
-    environment = {name: os.environ[name] for name in (*PASSED, *more) if name in os.environ}
-    here = str(Path(kopt.__file__).parent.parent)
-    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), here)))}
+    return _finding_kopt({name: os.environ[name] for name in (*PASSED, *more) if name in os.environ})
 
 
 def _environment(kind: str, extra: Mapping[str, str]) -> dict[str, str]:
-    environment = {name: os.environ[name] for name in PASSED if name in os.environ} | _SET | dict(extra)
-    # kopt itself must be found wherever the driver found it, but after what the user put first; relative entries mean
-    # the driver's folder, not the server's.
-    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    entries.append(str(Path(kopt.__file__).parent.parent))
-    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
+    environment = _finding_kopt({**inherited(), **_SET, **extra})
     if kind == "interpret":
         environment["TRITON_INTERPRET"] = "1"
     return environment
+
+
+def _finding_kopt(environment: dict[str, str]) -> dict[str, str]:
+    """kopt itself must be found wherever the driver found it, but after what the user put first; relative entries mean
+    the driver's folder, not that of whoever gets these."""
+    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    entries.append(str(Path(kopt.__file__).parent.parent))
+    unique = dict.fromkeys(str(Path(entry).absolute()) for entry in entries)
+    return environment | {"PYTHONPATH": os.pathsep.join(unique)}

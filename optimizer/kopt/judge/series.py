@@ -88,5 +88,5 @@ class Series:
             "variants": self.sizes.variants,
             "slots": self.sizes.slots,
             "void": self.void,
-            "taken": len(self.logs) or len(self.host),
+            "batches": 0 if self.logs else len(self.host),
         }

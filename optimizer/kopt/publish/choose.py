@@ -19,8 +19,9 @@ class Verified(NamedTuple):
     score: float
     measurements: tuple[Measurement, ...]
     quads: int
-    """Behind every shape; batches where the task has no baseline."""
     processes: int
+    batches: int = 0
+    """Behind every shape, where the task has no baseline."""
 
 
 def verified(run: Run, n: int) -> Verified | None:
@@ -30,14 +31,15 @@ def verified(run: Run, n: int) -> Verified | None:
         return None
     processes = sum(c.processes for c in contests)
     if run.finale.winner == n and run.finale.score is not None:
-        return Verified(run.finale.score, run.finale.measurements, run.finale.quads or run.finale.batches, processes)
+        held = run.finale
+        return Verified(run.finale.score, held.measurements, held.quads, processes, held.batches)
     first = next((c for c in contests if c.against is None), None)
     return of(first) if first else None
 
 
 def of(contest: Contest) -> Verified:
     assert contest.score is not None
-    return Verified(contest.score, contest.measurements, contest.repeats, contest.processes)
+    return Verified(contest.score, contest.measurements, contest.fewest, contest.processes, contest.batches)
 
 
 def publishable(run: Run, n: int, *, modelled: bool) -> Entry:

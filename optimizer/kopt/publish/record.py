@@ -40,7 +40,9 @@ class Published(Record):
     measurements: tuple[Measurement, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     quads: int = 0
-    """ABBA quads behind every shape, or batches where the task has no baseline; 0 for modelled times."""
+    """ABBA quads behind every shape; 0 for modelled times, and where there is no baseline."""
+    batches: int = 0
+    """The same for a task without a baseline."""
     processes: int = 0
     submissions: int
     """Submissions of the run it was the best of."""

@@ -21,6 +21,7 @@ from kopt.publish.compose import compose
 from kopt.publish.record import FOLDER, Published, sha256
 from kopt.records import Contest, Evidence, Measurement, Parameters, Task
 from kopt.run import Entry, Run
+from kopt.text import behind
 
 SPDX = re.compile(r"SPDX-License-Identifier:\s*([\w.+ ()-]+)")
 
@@ -117,6 +118,7 @@ def _written(
         measurements=numbers.measurements,
         predictions=verdict.predictions,
         quads=numbers.quads,
+        batches=numbers.batches,
         processes=numbers.processes,
         submissions=len(run.entries),
         toolchain=run.finale.toolchain if run.finale else verdict.toolchain,
@@ -166,8 +168,8 @@ def header(record: Published, task: Task) -> str:
         ]
         lines += [f"  {p.shape:16s} {p.us:10.1f} us (modelled)" for p in record.predictions]
     else:
-        times = "quads" if any(m.baseline_ratio for m in record.measurements) else "batches"
-        lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {record.quads} {times} a shape,")
+        times = behind(record.quads, record.batches)
+        lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {times} a shape,")
         lines.append(f"in fresh processes, after the best of {record.submissions} submissions was known.")
         lines += [f"  {_row(m)}" for m in record.measurements]
     chain = record.toolchain

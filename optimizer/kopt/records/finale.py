@@ -32,9 +32,9 @@ class Contest(Record):
     seconds: float = 0.0
 
     @property
-    def repeats(self) -> int:
-        """Quads behind every shape, or batches where there are none."""
-        return min(map(len, self.quads.values()), default=0) or self.batches
+    def fewest(self) -> int:
+        """Quads behind every shape."""
+        return min(map(len, self.quads.values()), default=0)
 
     @property
     def passed(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from kopt.errors import UsageError
 from kopt.machine.products import product
-from kopt.records import Evidence, Finale, Status
+from kopt.records import Evidence, Status
 from kopt.run import Entry, Run
-from kopt.text import counted, headline, line
+from kopt.text import behind, headline, line
 
 HOPPER = 90
 
@@ -205,7 +205,7 @@ def rows(run: Run) -> Rows:
             for (model, purpose), u in run.dialogue.usage.items()
         ),
         limits=limits,
-        verified=_verified(run.finale) if run.finale and run.finale.winner is not None else None,
+        verified=behind(run.finale.quads, run.finale.batches) if run.finale and run.finale.winner is not None else None,
         stopped=run.ended,
         lessons=tuple(run.lessons),
         errors=tuple(run.errors),
@@ -255,11 +255,6 @@ def _rows(run: Run, evidence: Evidence | None) -> Iterable[Row]:
             screened=entry.screened,
             refuted=entry.refuted,
         )
-
-
-def _verified(finale: Finale) -> str:
-    """How often every shape was measured: "20 quads"."""
-    return counted(finale.batches, "batch", "batches") if finale.batches else counted(finale.quads, "quad")
 
 
 def _landmarks(run: Run, improvements: list[Row]) -> list[Landmark]:

@@ -157,7 +157,7 @@ def _again(run: Run) -> list[Again]:
     return [
         Again(
             c.submission, f"#{c.against}" if c.against is not None else "the baseline", str(c.status),
-            _before(run.entry(c.submission)), c.score, c.repeats, c.processes,
+            _before(run.entry(c.submission)), c.score, c.fewest or c.batches, c.processes,
             "; ".join(line(str(f), 200) for f in c.findings),
         )
         for c in run.contests
