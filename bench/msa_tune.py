@@ -84,11 +84,13 @@ class Problem:
 
 
 def points(space: dict[str, list[Any]], count: int, vary: list[str]) -> Iterator[dict[str, Any]]:
-    """The default point (empty) and a seeded sample of the grid, or of the grid of these parameters."""
+    """The default point (empty) and a seeded sample of the grid, or the whole grid of these parameters."""
+    if unknown := set(vary) - set(space):
+        raise SystemExit(f"--vary: no parameter {', '.join(sorted(unknown))}; there are {', '.join(space)}")
     space = {name: values for name, values in space.items() if name in vary or not vary}
     grid = [dict(zip(space, values, strict=True)) for values in grid_of(*space.values())]
     yield {}
-    yield from random.Random(0).sample(grid, min(count, len(grid)))
+    yield from random.Random(0).sample(grid, len(grid) if vary else min(count, len(grid)))
 
 
 def shape_of(task: Task, name: str) -> Shape:
