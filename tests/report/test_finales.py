@@ -149,4 +149,4 @@ def test_what_has_no_baseline_is_verified_by_batches(folder: Path) -> None:
     run = Run.load(folder)
     assert run.finale is not None
     run.finale = run.finale.model_copy(update={"quads": 0, "batches": 12})
-    assert rows(run).verified == "12 batches"
+    assert (rows(run).verified, rows(run).behind) == (12, "12 batches")

@@ -279,7 +279,7 @@ def _header(figure: Figure, rows: Rows, height: float) -> None:
         bbox={"boxstyle": "round,pad=0.3", "facecolor": fill, "edgecolor": ink},
     )  # fmt: skip
     if rows.verified:
-        meaning = f"verified with {rows.verified} a shape"
+        meaning = f"verified with {rows.behind} a shape"
     figure.text(1 - 0.02, y(0.69), meaning, fontsize=11, ha="right", color=ink)
 
 

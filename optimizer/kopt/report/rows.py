@@ -125,8 +125,10 @@ class Rows:
     models: tuple[Spend, ...]
     limits: dict[str, float]
     """The budget's limits that are set."""
-    verified: str | None
-    """What lies behind every shape of the best one's number when the finale took it again; None without a finale."""
+    verified: int | None
+    """How often the finale measured every shape of the best one's number; None without a finale."""
+    behind: str
+    """The same in words: "20 quads"; "" without a finale."""
     stopped: str
     """Why it ended, or "" while it goes on or when its process died."""
     lessons: tuple[str, ...]
@@ -174,6 +176,7 @@ class Rows:
 
 def rows(run: Run) -> Rows:
     """All that is shown of a run."""
+    held = run.finale if run.finale and run.finale.winner is not None else None
     evidence = run.incumbent.evidence if run.incumbent else None
     submissions = tuple(_rows(run, evidence))
     shown = {row.n: row for row in submissions}
@@ -205,7 +208,8 @@ def rows(run: Run) -> Rows:
             for (model, purpose), u in run.dialogue.usage.items()
         ),
         limits=limits,
-        verified=behind(run.finale.quads, run.finale.batches) if run.finale and run.finale.winner is not None else None,
+        verified=held.quads or held.batches if held else None,
+        behind=behind(held.quads, held.batches) if held else "",
         stopped=run.ended,
         lessons=tuple(run.lessons),
         errors=tuple(run.errors),

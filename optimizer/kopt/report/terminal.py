@@ -105,7 +105,7 @@ def _headline(rows: Rows) -> Text:
     badge = "black on yellow" if rows.evidence == "modelled" else "black on green"
     text.append("  ").append(f" {(rows.evidence or '').upper()} ", style=badge)
     if rows.verified:
-        text.append(f"  verified with {rows.verified} a shape", style="green")
+        text.append(f"  verified with {rows.behind} a shape", style="green")
     return text
 
 

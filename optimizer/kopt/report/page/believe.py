@@ -106,7 +106,7 @@ def state(run: Run, rows: Rows, best: Verdict | None) -> str:
         if rows.verified:
             return (
                 f"Measured on a GPU by the judge's clock, and verified: measured again at the end in fresh processes "
-                f"with fresh inputs, {rows.verified} a shape; {checked}."
+                f"with fresh inputs, {rows.behind} a shape; {checked}."
             )
         why = f"not verified at the end ({line(run.finale.reason, 100)})" if run.finale else "not verified at the end"
         return f"Measured on a GPU by the judge's clock, {why}; {checked}."
