@@ -191,9 +191,10 @@ def stop_on_signal(session: Session) -> Iterator[None]:
     """SIGINT and SIGTERM end the run after the current stage; a second one interrupts at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        session.request_stop()
+        # First, for the second one comes as soon as the first is answered.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        session.request_stop()
 
     with ExitStack() as restore:
         for number in (signal.SIGINT, signal.SIGTERM):
