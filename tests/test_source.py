@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kopt.source import SourceError, parse
+from kopt.source import SourceError, essence, parse
 
 TEXT = '''"""First line.
 
@@ -65,3 +65,8 @@ def test_sources_are_read_from_many_threads_at_once() -> None:
         gc.set_threshold(*threshold)
         gc.callbacks.remove(give_way)
     assert all(tune == read[0] for tune in read)
+
+
+@pytest.mark.parametrize("value", [" + ".join(["1"] * 2500), "0x" + "f" * 5000])
+def test_an_expression_too_long_to_be_shown_has_an_identity_all_the_same(value: str) -> None:
+    assert essence(TEXT + f"X = {value}\n", "entry") != essence(TEXT, "entry")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,6 +61,7 @@ def parse(text: str, entry: str) -> KernelSource:
         raise SourceError("policy.syntax", f"syntax error: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise SourceError("policy.syntax", f"not Python: {type(error).__name__}: {error}") from error
+    _readable(text, tree)
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == entry]
     if not functions:
         raise SourceError("policy.entry", f"no function {entry}() at the top level of the file")
@@ -81,6 +83,22 @@ def parse(text: str, entry: str) -> KernelSource:
         kind=kind if isinstance(kind, str) else "",
         archs=_archs(constants.get("ARCHS")),
     )
+
+
+_CODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_NUMBER = 1 << 64
+
+
+def _readable(text: str, tree: ast.Module) -> None:
+    """SourceError where what runs would not be what is read here, or what is read cannot be written down."""
+    for number, line in enumerate(re.split("\r\n|\r|\n", text, maxsplit=2)[:2], 1):
+        found = _CODING.match(line)
+        if found and found[1].lower().replace("_", "-") not in ("utf-8", "utf8"):
+            # The interpreter would decode the file by it, and comments may turn into code.
+            raise SourceError("policy.encoding", f"a kernel file is UTF-8, not {found[1]}", number)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value >= _NUMBER:
+            raise SourceError("policy.number", "an integer of more than 64 bits", node.lineno)
 
 
 def essence(text: str, entry: str, parameters: Parameters | None = None) -> str:
@@ -106,7 +124,10 @@ def _code(text: str, entry: str) -> tuple[str, Parameters]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry:
             defaults = _defaults(node)
-    return ast.dump(tree), defaults
+    try:
+        return ast.dump(tree), defaults
+    except (RecursionError, ValueError):  # deep sums parse, and so do numbers too long to be written down
+        return text.strip(), defaults
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:

@@ -117,7 +117,7 @@ def test_more_findings_than_help_are_counted(check: Check) -> None:
 @pytest.mark.parametrize(
     ("source", "status", "says"),
     [
-        (before("raise ValueError('no such tile')"), Status.CRASHED, "ValueError: no such tile (candidate.py:17)"),
+        (before("raise ValueError('no such tile')"), Status.CRASHED, "ValueError: no such tile (kernel.py:17)"),
         (KERNEL.replace("at = tl", "at = nothing"), Status.CRASHED, "nothing"),
         ("def add(:\n", Status.COMPILE_ERROR, "syntax"),
         ("import torch\nraise OSError('at import')\n", Status.CRASHED, "at import"),

@@ -69,6 +69,23 @@ def test_every_shipped_family_and_the_skeleton_pass() -> None:
         (("import torch\n", "import torch\ngetattr(torch, '__builtins__')\n"), "policy.dunder"),
         (("import torch\n", "import torch\ntorch.cuda.Event().elapsed_time(1)\n"), "policy.attribute"),
         (("import torch\n", "import torch\ntriton.runtime.driver.set_active(1)\n"), "policy.attribute"),
+        (("import torch\n", "import torch\ntorch.sys._getframe\n"), "policy.attribute"),
+        (("import torch\n", "import torch\nt = torch\nt.cuda.os\n"), "policy.attribute"),
+        (("import torch\n", "import torch\nfrom torch import sys\n"), "policy.import"),
+        (("import torch\n", "import torch\nfrom types import CodeType\n"), "policy.import"),
+        (("import torch\n", "import torch\nfrom collections import _sys\n"), "policy.import"),
+        (("import torch\n", "import torch\ngetattr(torch, 'sys')\n"), "policy.attribute"),
+        (("import torch\n", "import torch\ngetattr(torch, 's' + 'ys')\n"), "policy.call"),
+        (("import torch\n", "from operator import attrgetter\nattrgetter('a.f_locals')\n"), "policy.attribute"),
+        (("import torch\n", "import operator\noperator.attrgetter(input)\n"), "policy.call"),
+        (("import torch\n", "import torch\ne = exec\n"), "policy.call"),
+        (("import torch\n", "import torch\nopen = open\n"), "policy.call"),
+        (("import torch\n", "match 1:\n    case int(f_back=f):\n        pass\n"), "policy.attribute"),
+        (("import torch\n", "class C:\n    __match_args__ = ('f_back',)\n"), "policy.dunder"),
+        (("import torch\n", "def __getattr__(name):\n    pass\n"), "policy.dunder"),
+        (("import torch\n", "import torch\nN = 0x1_0000_0000_0000_0000\n"), "policy.number"),
+        (('"""A title."""', "# coding: utf-7"), "policy.encoding"),
+        (('"""A title."""', "\r#\tvim: set fileencoding=Unicode_Escape :"), "policy.encoding"),
         (("import torch\n", "import torch(\n"), "policy.syntax"),
         (("import torch\n", "import torch\0\n"), "policy.syntax"),
     ],
@@ -77,6 +94,21 @@ def test_a_breach_is_named(change: tuple[str, str], rule: str) -> None:
     broken = HONEST.replace(*change)
     assert broken != HONEST
     assert rule in rules(broken)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A title."""', "# -*- coding: UTF-8 -*-"),
+        ("import torch\n", "import torch\n# the coding: utf-7 of old\n"),
+        ("import torch\n", "import torch\ndef scaled(input, vars):\n    return input * vars\n"),
+        ("import torch\n", "import torch\nDTYPE = getattr(torch, 'float8_e4m3fn', None)\n"),
+        ("import torch\n", "import torch\nN = 0xFFFF_FFFF_FFFF_FFFF\n"),
+        ("import torch\n", "if __name__ == '__main__':\n    pass\n"),
+    ],
+)
+def test_what_resembles_a_breach_passes(old: str, new: str) -> None:
+    assert rules(HONEST.replace(old, new)) == []
 
 
 def test_a_parameter_that_the_entry_lacks_is_named() -> None:

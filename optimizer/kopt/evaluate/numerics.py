@@ -23,6 +23,7 @@ from kopt.evaluate.answers import Answers, Graded, Prepared, Problem, problems
 from kopt.evaluate.provenance import LIBRARY
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.tensors import Layout, layout, nbytes
+from kopt.evaluate.worker.candidate import FILE
 from kopt.machine.products import Product
 from kopt.records import Finding, Outcome, Parameters, StageResult, Status, Task
 
@@ -34,7 +35,6 @@ DEADLINE = 90.0
 
 _SHOWN = 8
 """Findings of one stage; more of the same help nobody."""
-_FILE = "candidate.py"
 _FILLS = ("random", "keep", "nan")
 _IMPORT = {"syntax": Status.COMPILE_ERROR, "import": Status.CRASHED, "entry": Status.REJECTED}
 """Kinds of CandidateError and what they amount to."""
@@ -115,14 +115,14 @@ class Numerics:
         except OSError as error:
             raise HarnessError(f"{self._store}: no folder can be made: {error.strerror}") from error
         try:
-            (folder / _FILE).write_text(source, encoding="utf-8")
+            (folder / FILE).write_text(source, encoding="utf-8")
             for index, data in enumerate(prepared.inputs):
                 (folder / f"{index}.in").write_bytes(data)
             reply = self._workers.run(
                 "interpret",
                 "kopt.evaluate.worker.execute:run",
                 {
-                    "file": _FILE,
+                    "file": FILE,
                     "entry": task.entry,
                     "parameters": dict(parameters),
                     "target": asdict(target),

@@ -51,15 +51,31 @@ FORBIDDEN_CALLS = frozenset(
     "exec eval compile open input breakpoint __import__ globals locals vars setattr delattr memoryview exit "
     "quit".split()
 )
+"""Builtins that a kernel has no use for, called or passed on; but a variable may be called `input` or `vars`."""
+
+BY_NAME = frozenset(("attrgetter", "methodcaller"))
+"""What reaches attributes by names given as strings, as `getattr` does: they have to be written out."""
 
 FORBIDDEN_ATTRIBUTES = frozenset(
     "set_active load_library load_inline elapsed_time do_bench do_bench_cudagraph _set_deterministic_algorithms "
-    "set_default_device set_default_dtype use_deterministic_algorithms f_back f_globals f_locals tb_frame "
-    "gi_frame".split()
+    "set_default_device set_default_dtype use_deterministic_algorithms f_back f_builtins f_code f_globals f_locals "
+    "tb_frame tb_next gi_frame cr_frame ag_frame _getframe _current_frames currentframe CodeType".split()
 )
 """Attributes whose call or use tampers with the driver, the clock, global state or the caller's frames."""
 
+OUTSIDE = frozenset(
+    "sys os ctypes inspect builtins bltns importlib threading multiprocessing subprocess socket gc traceback "
+    "pickle".split()
+)
+"""Modules that allowed ones have imported for themselves, underscores aside: torch.sys is sys."""
+
 ALLOWED_DUNDERS = frozenset("__name__ __doc__ __version__ __init__ __post_init__ __call__ __len__ __getitem__".split())
+
+DEFINED_DUNDERS = ALLOWED_DUNDERS | frozenset(
+    "__all__ __author__ __license__ __slots__ __enter__ __exit__ __eq__ __hash__ __repr__ __str__ __iter__ __next__ "
+    "__contains__ __setitem__".split()
+)
+"""Those which a file may define, or use as a name. Of others some are read by the interpreter: __match_args__."""
 
 
 class Policy:
@@ -134,6 +150,8 @@ def _imports(source: KernelSource) -> Iterator[Finding]:
             yield _finding("policy.import", f"import {module}: a kernel file may import torch and triton only", line)
         elif reason := _forbidden_submodule(module):
             yield _finding("policy.import", f"import {module}: {reason}", line)
+        elif reason := _attribute(module.rpartition(".")[2]) if "." in module else "":
+            yield _finding("policy.import", f"import {module}: .{reason}", line)
 
 
 def _forbidden_submodule(dotted: str) -> str:
@@ -145,30 +163,76 @@ def _forbidden_submodule(dotted: str) -> str:
 
 def _uses(source: KernelSource) -> Iterator[Finding]:
     aliases = _module_aliases(source.tree)
+    bound = _bound(source.tree)
     for node in ast.walk(source.tree):
         match node:
+            case ast.Name(id="__builtins__" | "__loader__" | "__spec__" as name):
+                yield _finding("policy.dunder", f"{name} reaches under the interpreter", node.lineno)
+            case ast.Name(id=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name) if (
+                _dunder(name) and name not in DEFINED_DUNDERS and name not in FORBIDDEN_CALLS
+            ):
+                yield _finding("policy.dunder", f"{name} is the interpreter's, not a kernel's", node.lineno)
             case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
                 yield _finding("policy.call", f"{name}() is not for kernels", node.lineno)
-            case ast.Name(id=name) if name in ("__builtins__", "__loader__", "__spec__"):
-                yield _finding("policy.dunder", f"{name} reaches under the interpreter", node.lineno)
-            case ast.Attribute(attr=name) if name in FORBIDDEN_ATTRIBUTES:
-                yield _finding("policy.attribute", f".{name} tampers with the evaluator's world", node.lineno)
-            case ast.Attribute(attr=name) if (
-                name.startswith("__") and name.endswith("__") and name not in ALLOWED_DUNDERS
-            ):
+            case ast.Name(id=name, ctx=ast.Load()) if name in FORBIDDEN_CALLS and name not in bound:
+                yield _finding("policy.call", f"{name} is not for kernels", node.lineno)
+            case ast.Attribute(attr=name) if reason := _attribute(name):
+                yield _finding("policy.attribute", f".{reason}", node.lineno)
+            case ast.MatchClass(kwd_attrs=names) if reason := next(filter(None, map(_attribute, names)), ""):
+                yield _finding("policy.attribute", f".{reason}", node.cls.lineno)
+            case ast.Attribute(attr=name) if _dunder(name) and name not in ALLOWED_DUNDERS:
                 yield _finding("policy.dunder", f".{name} reaches under the interpreter", node.lineno)
             case ast.Attribute() if reason := _forbidden_submodule(_dotted(node, aliases)):
                 yield _finding("policy.import", f"{_dotted(node, aliases)}: {reason}", node.lineno)
-            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name.startswith(
-                "__"
-            ):
-                yield _finding("policy.dunder", f"getattr(…, {name!r}) reaches under the interpreter", node.lineno)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, name, *_]):
+                yield from _by_name("getattr", [name])
+            case ast.Call(func=function, args=names) if _dotted(function, aliases).rpartition(".")[2] in BY_NAME:
+                yield from _by_name(_dotted(function, aliases), names)
             case ast.Assign(targets=targets):
                 yield from _assignments(targets, aliases)
             case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
                 yield from _assignments([target], aliases)
             case ast.Delete(targets=targets):
                 yield from _assignments(targets, aliases)
+
+
+def _attribute(name: str) -> str:
+    """What is wrong with an attribute of anything, or ""."""
+    if name in FORBIDDEN_ATTRIBUTES:
+        return f"{name} tampers with the evaluator's world"
+    if name.strip("_") in OUTSIDE:
+        return f"{name} is a module that a kernel file may not import"
+    return ""
+
+
+def _dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _by_name(function: str, names: list[ast.expr]) -> Iterator[Finding]:
+    """Attributes whose names are strings follow the rules of those that are not."""
+    for given in names:
+        match given:
+            case ast.Constant(value=str(dotted)):
+                for name in dotted.split("."):
+                    if _dunder(name):
+                        told = f"{function}(…, {dotted!r}) reaches under the interpreter"
+                        yield _finding("policy.dunder", told, given.lineno)
+                    elif reason := _attribute(name):
+                        yield _finding("policy.attribute", f"{function}(…, {dotted!r}): .{reason}", given.lineno)
+            case _:
+                told = f"{function}(): the name of the attribute has to be written out"
+                yield _finding("policy.call", told, given.lineno)
+
+
+def _bound(tree: ast.AST) -> set[str]:
+    """Names that the file itself gives something, wherever."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.FunctionDef(name=name):
+                found.add(name)
+    return found & {"input", "vars"}
 
 
 def _assignments(targets: list[ast.expr], aliases: dict[str, str]) -> Iterator[Finding]:

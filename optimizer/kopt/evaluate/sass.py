@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
+from kopt.evaluate.worker.candidate import FILE
+
 _INSTRUCTION = re.compile(
     r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P[T0-9]+)\s+)?([A-Z][A-Z0-9_.a-z]*)[ \t]*([^;\n]*);", re.MULTILINE
 )
@@ -27,7 +29,7 @@ WARP_GROUP_MMA = re.compile(r"^[A-Z]GMMA(?:\.|$)")
 _LOADS = frozenset(("LDG", "LDGSTS", "UTMALDG", "UBLKCP"))
 _NARROW = re.compile(r"\.[US](?:8|16)(?:\.|$)")
 
-SOURCE = "kernel.py"
+SOURCE = FILE
 """The name that stands for the candidate's file in line tables, wherever it lay."""
 
 Location = tuple[str, int]

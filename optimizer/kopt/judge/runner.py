@@ -22,13 +22,13 @@ from typing import Any
 
 from kopt.evaluate import hooks
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.candidate import FILE, MODULE
 from kopt.judge import confine, protocol, shelf
 from kopt.judge.backends import RunnerSide, Tensor, runner_side
 from kopt.judge.layout import Layout, views
 from kopt.records import Task
 
 SOCKET = "judge.sock"
-SOURCE = "candidate.py"
 _WAIT = 900.0
 """Seconds. The judge's own deadlines are shorter; this only ends a runner that was forgotten."""
 _NAP = 5e-5
@@ -169,7 +169,7 @@ class Serving:
     def confess(self, error: BaseException) -> None:
         """Tell the judge what went wrong; it decides what to make of it."""
         line = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        place = next((f"line {f.lineno}" for f in reversed(inspect.trace()) if Path(f.filename).name == SOURCE), "")
+        place = next((f"line {f.lineno}" for f in reversed(inspect.trace()) if Path(f.filename).name == FILE), "")
         with suppress(OSError):
             self.send({"failed": self._stage, "error": line, "kind": type(error).__name__, "place": place})
 
@@ -179,13 +179,13 @@ class Serving:
 
 def load(source: str, folder: Path) -> ModuleType:
     """Import a source. It must lie in a file: Triton reads the source of its kernels."""
-    path = folder / SOURCE
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("candidate", path)
+    path = folder / FILE
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(MODULE, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["candidate"] = module
+    sys.modules[MODULE] = module
     spec.loader.exec_module(module)
     return module
 

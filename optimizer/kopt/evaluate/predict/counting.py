@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kopt.evaluate.stage import Case
 from kopt.evaluate.steering import Steering
 from kopt.evaluate.tensors import layout
+from kopt.evaluate.worker.candidate import FILE
 from kopt.records import Shape
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ LAUNCH_SECONDS = 4.0
 """Seconds of a processor after which one launch is not sampled further."""
 _PATIENCE = 0.5
 """Seconds that the processes at work are left to it before another joins them. Most candidates need no more."""
-_FILE = "candidate.py"
 
 Known = Callable[[str], dict[str, Any] | None]
 
@@ -78,7 +78,7 @@ class Counting:
         folder = Path(tempfile.mkdtemp(prefix="count-", dir=self._store))
         taken: list[str] = []
         try:
-            (folder / _FILE).write_text(self._case.source, encoding="utf-8")
+            (folder / FILE).write_text(self._case.source, encoding="utf-8")
             # Written before the candidate runs: it could lay links where a later file would go.
             shapes = {shape.name: self._shape(shape, folder) for shape in tuple(self._rest)}
 
@@ -88,7 +88,7 @@ class Counting:
                 return {"counts": self._known(str(question.get("known")))}
 
             payload = {
-                "file": _FILE,
+                "file": FILE,
                 "entry": self._case.task.entry,
                 "parameters": dict(self._case.parameters),
                 "target": asdict(self._case.target),

@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Literal
 
 MODULE = "kopt_candidate"
-"""The name a candidate is imported under, whatever its file is called."""
+"""The name a candidate is imported under in all processes, so that it cannot tell by it which one it is in."""
+FILE = "kernel.py"
+"""What its file is called, likewise."""
 
 Kind = Literal["syntax", "import", "entry"]
 
