@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from kopt.evaluate.worker.walls import Walls, installed
 
 _CLONE_NEWNET = 0x40000000
 NOBODY = 65534
+_USERS = range(61184, 65520)
+"""Users without a name, a file or a right; systemd gives them to services in the same way."""
 
 # CUDA reads its configuration and the topology, opens its devices, and names its threads by writing to
 # /proc/<pid>/task/<tid>/comm, without which cuInit fails with error 304. Triton runs ptxas and a C compiler, which
@@ -30,14 +33,37 @@ def up(payload: Mapping[str, Any], folder: Path) -> dict[str, str]:
         standing["uid"] = f"missing: only root can enter {shut}, where Python lies"
     elif os.getuid() == 0:
         parent = os.getppid()
-        _hand_over(folder)
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        become(folder)
         # A change of uid clears the signal that the parent's death sends.
         processes.die_with_parent(parent)
         standing["uid"] = "up"
     return {**standing, **_WALLS[payload["backend"]](folder).up()}
+
+
+def become(folder: Path) -> int:
+    """Be a user as whom nothing else runs, with a folder of its own; which one.
+
+    Not one user for all: a runner could then stop, slow down or limit that of its opponent.
+    """
+    taken: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError, StopIteration):  # gone meanwhile
+            taken.add(next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("Uid:")))
+    # From different places on, so that two which look at the same time do not find the same one.
+    first = os.getpid() % len(_USERS)
+    free = [user for user in (*_USERS[first:], *_USERS[:first]) if user not in taken]
+    for user in [*free, NOBODY]:
+        try:
+            _hand_over(folder, user)
+        except OSError:  # a namespace may know few users
+            continue
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(user, user, user)
+        # Who has no name in /etc/passwd needs one here: getpass asks for it, and torch asks getpass.
+        os.environ["LOGNAME"] = f"kopt-{user}"
+        return user
+    raise AssertionError("there is always nobody")
 
 
 def _cuda(folder: Path) -> Walls:
@@ -87,6 +113,6 @@ def _shut(paths: Iterable[str]) -> str:
     return ""
 
 
-def _hand_over(folder: Path) -> None:
+def _hand_over(folder: Path, user: int) -> None:
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        os.chown(path, user, NOBODY, follow_symlinks=False)
