@@ -51,7 +51,7 @@ def become(folder: Path) -> int:
             taken.add(next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("Uid:")))
     # From different places on, so that two which look at the same time do not find the same one.
     first = os.getpid() % len(_USERS)
-    free = [user for user in (*_USERS[first:], *_USERS[:first]) if user not in taken]
+    free: list[int] = [user for user in (*_USERS[first:], *_USERS[:first]) if user not in taken]
     for user in [*free, NOBODY]:
         try:
             _hand_over(folder, user)
