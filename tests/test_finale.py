@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kopt.evaluate.contest import contest
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.stage import Case
 from kopt.journal import FILE, Journal
-from kopt.judge import HEADLINE, Judge, Plan, Rival
+from kopt.judge import HEADLINE, Judge, Plan, Rival, promotes
 from kopt.machine.products import product
 from kopt.meta import Meta, create
 from kopt.records import (
@@ -42,7 +43,7 @@ from kopt.runs import summaries
 from kopt.session import Session
 
 HASTE = {
-    "quads": 3,
+    "quads": 6,
     "processes": 1,
     "batch_us": 5_000.0,
     "most_calls": 2,
@@ -188,7 +189,11 @@ def test_the_headline_is_measured_again_and_a_lucky_number_does_not_survive(
     assert (row.best_n, row.best, row.reason) == (2, held.score, again.ended)
 
 
-def test_equals_do_not_replace_each_other(tmp_path: Path, blend: Task, judge: Judge) -> None:
+def test_equals_do_not_replace_each_other(
+    tmp_path: Path, blend: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At its own alpha the rule errs in one of a hundred such finales, by design.
+    monkeypatch.setattr(finale, "promotes", partial(promotes, alpha=1e-6))
     claims = {slow(8): 0.6, slow(8) + "\nX = 1\n": 0.5}
     with opened(tmp_path, blend, judge, claims) as (session, _):
         loop.drive(session, Each(list(claims)))

@@ -106,6 +106,20 @@ log.append("lesson", text="freed")
     assert [e.payload["text"] for e in read(path)] == ["fits", "freed"]
 
 
+def test_a_line_that_an_interrupt_left_in_doubt_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(fd: int) -> None:
+        raise KeyboardInterrupt
+
+    with Journal(path) as log:
+        log.append("lesson", text="before")
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.append("lesson", text="in doubt")
+        monkeypatch.undo()
+        log.append("lesson", text="after")
+    assert [(e.seq, e.payload["text"]) for e in read(path)] == [(1, "before"), (2, "after")]
+
+
 def test_what_append_returned_survives_sigkill(path: Path) -> None:
     script = f"""
 import os, signal

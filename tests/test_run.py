@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from made_runs import Made, climb, load, meta, write
 
 from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE, read
-from kopt.meta import create, read_meta
+from kopt.meta import create, create_unnamed, read_meta
 from kopt.records import Evidence, Status
 from kopt.run import Run
 
@@ -36,6 +38,16 @@ def test_a_submission_without_a_verdict_is_pending(tmp_path: Path) -> None:
     run = load(write(tmp_path, [Made(0.1), Made(finished=False)], stop=None))
     assert run.pending is run.entries[2]
     assert load(write(tmp_path, [Made(0.1)], id="other")).pending is None
+
+
+def test_whoever_looks_through_a_run_is_not_disturbed_by_what_is_added_meanwhile(tmp_path: Path) -> None:
+    folder = write(tmp_path, climb(3))
+    run, seen = Run(folder, read_meta(folder)), []
+    for event in read(folder / FILE):
+        looking = iter(run)
+        run.apply(event)
+        seen.append([entry.n for entry in looking])
+    assert seen[-1] == [1, 2, 3]
 
 
 def test_verdicts_and_trials_come_back_whole(tmp_path: Path) -> None:
@@ -111,6 +123,21 @@ def test_a_run_is_not_made_over_another(tmp_path: Path) -> None:
     create(tmp_path / "run", meta())
     with pytest.raises(UsageError, match="exists; give the run another name"):
         create(tmp_path / "run", meta())
+
+
+def test_runs_without_a_name_that_start_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def start(number: int) -> str:
+        together.wait()
+        return create_unnamed(tmp_path, meta("axpy-20260101-000000", seed=number)).id
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(start, range(4)))
+    assert sorted(made) == ["axpy-20260101-000000", *(f"axpy-20260101-000000-{n}" for n in (2, 3, 4))]
+    assert [(found.id, found.seed) for found in map(read_meta, map(tmp_path.joinpath, made))] == list(
+        zip(made, range(4), strict=True)
+    )
 
 
 def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise HarnessError(f"cannot write {path}: {error.strerror}") from error
         try:
@@ -114,7 +114,6 @@ class Journal:
         for event in read(path):
             self._seq, self._end, self._elapsed = event.seq, event.offset + event.size, event.elapsed
         self._file.truncate(self._end)
-        self._file.seek(self._end)
         self._started = time.monotonic()
 
     @property
@@ -131,25 +130,26 @@ class Journal:
             **payload,
         }
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        offset, end = self._end, self._end + len(line)
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
+            self._seq, self._end = self._seq + 1, end
         except OSError as error:
             self._restore()
             raise HarnessError(
                 f"cannot write {self.path}: {error.strerror}; what was written before is whole: kopt resume goes on"
             ) from error
-        self._seq += 1
-        offset, self._end = self._end, self._end + len(line)
+        except BaseException:  # a second Ctrl-C, and visitors may still have something to write
+            self._restore()
+            raise
         return Event(event["seq"], event["time"], event["elapsed"], type, payload, offset, len(line))
 
     def _restore(self) -> None:
-        """Forget a line that could not be written whole."""
-        fd = self._file.fileno()
+        """Forget a line that was not written whole, or of which nobody will learn that it was."""
         with contextlib.suppress(OSError):  # if even this fails, the next writer drops the torn line
-            os.ftruncate(fd, self._end)
-            os.lseek(fd, self._end, os.SEEK_SET)
+            self._file.truncate(self._end)
 
     def close(self) -> None:
         self._file.close()

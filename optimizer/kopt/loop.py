@@ -22,7 +22,7 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Control
 from kopt.machine.choose import choose
 from kopt.machine.fingerprint import fingerprint
-from kopt.meta import Meta, create, read_meta, write_whole
+from kopt.meta import Meta, create, create_unnamed, read_meta, write_whole
 from kopt.observe import Observer
 from kopt.propose import Proposer, check, proposer
 from kopt.records import Evidence, Shape, Task
@@ -85,8 +85,12 @@ def start(
             task, evaluator, proposer=proposer, seed=seed, budget=budget, shapes=own_shapes, name=name,
             start=START if source else "",
         )  # fmt: skip
-        folder = root / "submissions" / meta.id
-        create(folder, meta)
+        home = root / "submissions"
+        if name is None:
+            meta = create_unnamed(home, meta)
+        else:
+            create(home / meta.id, meta)
+        folder = home / meta.id
         if source:
             write_whole(folder / "sources" / START, source)
         return _go(folder, meta, task, root, evaluator, budget, observer, driver)

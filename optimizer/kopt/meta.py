@@ -78,14 +78,31 @@ def read_meta(folder: Path) -> Meta:
 
 
 def create(folder: Path, meta: Meta) -> None:
-    """Make the run's folder and its run.json, whole or not at all."""
+    """Make the run's folder and its run.json, whole or not at all; UsageError when the folder is there."""
+    if not _made(folder, meta):
+        raise UsageError(f"{folder} exists; give the run another name, or continue it with kopt resume")
+
+
+def create_unnamed(home: Path, meta: Meta) -> Meta:
+    """As `create`, for a run that its user has not named: where another one below `home` has its id, it is called
+    id-2, id-3 and so on. Returns `meta` with the id that it got."""
+    own, number = meta, 1
+    while not _made(home / own.id, own):
+        number += 1
+        own = meta.model_copy(update={"id": f"{meta.id}-{number}"})
+    return own
+
+
+def _made(folder: Path, meta: Meta) -> bool:
+    """False when somebody else has it. Of two who ask at once, one makes it."""
     try:
         (folder / "sources").mkdir(parents=True)
         write_whole(folder / META, meta.model_dump_json(indent=2) + "\n")
     except FileExistsError:
-        raise UsageError(f"{folder} exists; give the run another name, or continue it with kopt resume") from None
+        return False
     except OSError as error:
         raise HarnessError(f"cannot create {folder}: {error.strerror}") from error
+    return True
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -79,12 +79,17 @@ class Entry:
 
 
 class Run:
-    """The replay of a journal. `apply` is the only place where an event changes state."""
+    """The replay of a journal. `apply` is the only place where an event changes state.
+
+    Visitors read a live run from threads of their own while events are applied: what they go by is set last.
+    """
 
     def __init__(self, folder: Path, meta: Meta) -> None:
         self.folder = folder
         self.meta = meta
         self.entries: dict[int, Entry] = {}
+        self.last = 0
+        """Number of the last submission; 0 without any."""
         self.by_sha: dict[str, int] = {}
         self.by_code: dict[str, int] = {}
         """First submission of every distinct code and parameters, whatever its comments: see `source.essence`."""
@@ -129,11 +134,6 @@ class Run:
         return Charges.model_validate(self._charges)
 
     @property
-    def last(self) -> int:
-        """Number of the last submission; 0 without any."""
-        return next(reversed(self.entries), 0)
-
-    @property
     def incumbent(self) -> Entry | None:
         return self.best[-1] if self.best else None
 
@@ -145,15 +145,16 @@ class Run:
     @property
     def pending(self) -> Entry | None:
         """A submission that was proposed and has no verdict: the process died while it was being evaluated."""
-        last = next(reversed(self.entries.values()), None)
+        last = self.entries.get(self.last)
         return last if last is not None and last.status is None else None
 
     @property
     def statuses(self) -> Counter[Status]:
-        return Counter(entry.status for entry in self.entries.values() if entry.status is not None)
+        return Counter(entry.status for entry in self if entry.status is not None)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries.values())
+        """Over those there are now, whatever is added meanwhile."""
+        return iter(list(self.entries.values()))
 
     def source(self, n: int) -> str:
         entry = self.entry(n)
@@ -217,6 +218,7 @@ class Run:
     def _on_proposed(self, event: journal.Event) -> None:
         submission = Submission.model_validate(event.payload["submission"])
         self.entries[submission.n] = Entry(submission, event.elapsed, call=event.payload.get("call", ""))
+        self.last = submission.n
         self.by_sha.setdefault(submission.sha, submission.n)
         if code := event.payload.get("code"):
             self.by_code.setdefault(code, submission.n)
@@ -242,9 +244,10 @@ class Run:
         score = float(verdict["score"]) if verdict.get("score") is not None else None
         evidence = Evidence(verdict["evidence"]) if verdict.get("evidence") else None
         self._charges["evaluation_seconds"] += journal.amount(verdict, "seconds")
-        entry.status, entry.score, entry.evidence, entry.rule = status, score, evidence, rule
+        entry.score, entry.evidence, entry.rule = score, evidence, rule
         entry.reason, entry.finished = str(event.payload.get("reason", "")), event.elapsed
         entry.evaluator, entry.place = evaluator, (event.offset, event.size)
+        entry.status = status
         if entry.score is not None and (not self.best or entry.rank > self.best[-1].rank):
             self.best.append(entry)
         if entry.score is not None:

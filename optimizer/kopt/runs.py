@@ -137,9 +137,12 @@ def summaries(workspace: Path) -> list[Summary]:
     for name in names(workspace):
         row = _summary(folder_of(workspace) / name, cache.rows.get(name))
         cache.rows[name] = row
+        found.append(row)
+    # One that began or ended while they were read was live for a while, and was not interrupted.
+    live |= _locked_inodes()
+    for row in found:
         if not row.state:
             row.state = "live" if row.inode in live else "stopped" if row.last == "stopped" else "interrupted"
-        found.append(row)
     cache.save(found)
     return sorted(found, key=lambda row: row.created, reverse=True)
 

@@ -15,7 +15,7 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Remote
 from kopt.machine.choose import choose
 from kopt.machine.products import product
-from kopt.meta import Meta, create, read_meta
+from kopt.meta import Meta, create_unnamed, read_meta
 from kopt.observe import Observer
 from kopt.records import Task, Verdict
 from kopt.run import Run
@@ -57,8 +57,8 @@ def submit(
     with Evaluator(task, target=key, gpu=device, shapes=shapes, seed=seed) as evaluator:
         if folder is None:
             meta = loop.describe(task, evaluator, proposer=PROPOSER, budget=Budget())
+            meta = create_unnamed(root / "submissions", meta)
             folder = root / "submissions" / meta.id
-            create(folder, meta)
         with journal.Journal(folder / journal.FILE) as log:
             run = Run.load(folder)
             # A person's file is judged whatever the run's own budget says; it is charged all the same.

@@ -19,15 +19,22 @@ class Turns:
         self._local = threading.local()
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._guard:
-            if self._owner in (None, me):
-                self._owner, self._depth = me, self._depth + 1
-                return
-            gate = threading.Event()
-            self._queue.append((me, gate))
+        me, gate = threading.get_ident(), threading.Event()
         started = time.monotonic()
-        gate.wait()
+        try:
+            with self._guard:
+                if self._owner in (None, me):
+                    self._owner, self._depth = me, self._depth + 1
+                    return
+                self._queue.append((me, gate))
+            gate.wait()
+        except BaseException:  # an interrupt: whoever comes next must not wait for a turn that nobody takes
+            with self._guard:
+                if gate.is_set():
+                    self._pass_on()
+                elif (me, gate) in self._queue:
+                    self._queue.remove((me, gate))
+            raise
         self._local.waited = getattr(self._local, "waited", 0.0) + time.monotonic() - started
 
     def __exit__(
@@ -37,11 +44,14 @@ class Turns:
             self._depth -= 1
             if self._depth:
                 return
-            self._owner = None
-            if self._queue:
-                self._owner, gate = self._queue.popleft()
-                self._depth = 1
-                gate.set()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._owner, self._depth = None, 0
+        if self._queue:
+            self._owner, gate = self._queue.popleft()
+            self._depth = 1
+            gate.set()
 
     def waited(self) -> float:
         """Seconds this thread has spent in the queue since it last asked."""

@@ -10,14 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import made_runs as m
 import pytest
 
+from kopt import loop
+from kopt.budget import Budget
 from kopt.cli.shared import INTERRUPTED
 from kopt.journal import FILE, read
 from kopt.report.live import STOPPING
+from kopt.submit import submit
 
 PACKAGE = str(Path(m.__file__).parents[1] / "optimizer")
 COMMAND = (sys.executable, "-u", "-c", "from kopt.cli.app import main; main()")
@@ -147,6 +151,19 @@ def test_submit_records_one_file_in_a_new_run_or_a_given_one(house: Path) -> Non
     done = kopt(house, "submit", "fp8_gemm", "mine.py", "--run", first["run"])
     assert done.returncode == 2
     assert "is a run of task tiny, not of fp8_gemm" in done.stderr
+
+
+def test_what_starts_in_the_same_second_is_a_run_of_its_own(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Standing(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Standing:
+            return cls(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(loop, "datetime", Standing)
+    run = loop.start("tiny", modelled=True, workspace=house, budget=Budget(submissions=0))
+    submitted, _ = submit("tiny", "def tiny(x, y):\n    pass\n", modelled=True, workspace=house)
+    assert (run.id, submitted.id) == ("tiny-20260101-000000", "tiny-20260101-000000-2")
+    assert [len(m.load(house / "submissions" / id).entries) for id in (run.id, submitted.id)] == [0, 1]
 
 
 @pytest.mark.slow

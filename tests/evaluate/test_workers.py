@@ -281,6 +281,7 @@ def test_what_an_answer_raises_ends_the_job(workers: Workers, tmp_path: Path) ->
     def broken(question: dict[str, Any]) -> dict[str, Any]:
         raise HarnessError("no compiler")
 
+    server_of(workers, tmp_path)  # which is there before, whichever test comes first
     before = processes.family(os.getpid())
     with pytest.raises(HarnessError, match="no compiler"):
         workers.run(

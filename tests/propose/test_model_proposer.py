@@ -86,8 +86,9 @@ def test_what_passes_by_itself_is_tried_again(tmp_path: Path, wire: str, step: S
 
 
 def test_a_stall_is_noticed_and_a_slow_stream_is_not_taken_for_one(tmp_path: Path) -> None:
-    slow = say("word " * 800, evaluate(), pause=0.1)
-    run = drive_with(tmp_path, say("", ("history", {})), silence(3.0), slow, calls=2, stall=0.8)
+    # Longer than a stall as a whole, and a tenth of one between two words.
+    slow = say("word " * 800, evaluate(), pause=0.25)
+    run = drive_with(tmp_path, say("", ("history", {})), silence(30.0), slow, calls=2, stall=3.0)
     assert len(reasons(run)) == 1
     assert run.incumbent is not None
 

@@ -231,3 +231,19 @@ def test_of_a_long_run_the_less_telling_submissions_are_told_from_the_table_and_
         article.locator("[data-diff] summary").click()
         assert article.locator(".diff ins, .diff del").count() > 0
         assert found.troubles == []
+
+
+def test_a_submission_that_is_opened_twice_at_once_shows_its_difference_once(browser: Any, tmp_path: Path) -> None:
+    folder = nights.night(tmp_path, 420, seed=5)
+    with opened(browser, report(folder, tmp_path).page.as_uri()) as found:
+        count = found.page.evaluate(
+            """async () => {
+                for (const row of document.querySelectorAll("#tried-rows tr.passed[data-p]")) {
+                    const n = +row.id.slice(1), article = await kopt.missing(n);
+                    if (!article || !article.querySelector("[data-diff]")) continue;
+                    await Promise.all([kopt.opened(article, n), kopt.opened(article, n)]);
+                    return article.querySelectorAll("[data-diff] > details").length;
+                }
+            }"""
+        )
+        assert count == 1

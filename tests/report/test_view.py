@@ -182,6 +182,23 @@ def test_the_first_score_of_a_run_names_its_evidence_everywhere(tmp_path: Path) 
     assert run.update(first).reload
 
 
+def test_of_two_submissions_asked_for_the_last_one_is_open_whichever_comes_first(browser: Any, address: str) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    with opened(browser, f"{address}runs/{RUN}") as found:
+        found.page.route("**/7/article", hold)
+        found.page.evaluate("() => { window.first = kopt.open(7); }")
+        found.page.evaluate("kopt.open(8)")
+        assert found.page.locator("article.open").get_attribute("id") == "s8"
+        held[0].continue_()
+        found.page.evaluate("window.first")
+        assert found.page.locator("article.open").get_attribute("id") == "s8"
+        assert found.page.locator("#opening").inner_text() == ""
+
+
 def test_a_page_says_when_its_run_rests_and_when_its_server_is_gone(browser: Any, tmp_path: Path) -> None:
     folder = nights.night(tmp_path, 3, id="live", stop=None)
     with serving(tmp_path) as address:

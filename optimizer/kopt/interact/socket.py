@@ -34,6 +34,7 @@ class Control:
         self._session = session
         self._path = session.run.folder / FILE
         self._listener: socket.socket | None = None
+        self._acceptor = threading.Thread(target=self._accept, name="control", daemon=True)
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
 
@@ -53,7 +54,7 @@ class Control:
             self._session.record("notice", text=f"no control socket: {error.strerror}")
             return self
         self._listener = listener
-        threading.Thread(target=self._accept, name="control", daemon=True).start()
+        self._acceptor.start()
         return self
 
     def __exit__(
@@ -63,6 +64,8 @@ class Control:
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
+            # Whoever came at the last moment is among the threads then, and has begun.
+            self._acceptor.join()
             self._listener.close()
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kopt.evaluate.predict.constants import CALIBRATED, FITTED, SOURCES, Constants, constants
@@ -139,6 +139,7 @@ def test_the_bound_is_the_largest_term() -> None:
     assert found.bound == max(found.terms, key=lambda name: found.terms[name]) == "special"
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     m=st.sampled_from((16, 64, 128, 256)),
     n=st.sampled_from((16, 64, 128, 256)),

@@ -45,12 +45,13 @@
     const open = find("article.open");
     if (open && update.changed.includes(+open.id.slice(1))) {
       const fresh = await kopt.missing(+open.id.slice(1));
-      if (fresh && open.isConnected) { fresh.classList.add("open"); open.replaceWith(fresh); }
+      if (fresh && open.isConnected) { fresh.classList.toggle("open", open.classList.contains("open")); open.replaceWith(fresh); }
     }
   };
 
   const stream = new EventSource(`${base}/events?since=${document.body.dataset.seq}`);
-  stream.onmessage = (event) => take(JSON.parse(event.data));
+  let taken = Promise.resolve();  // one after the other: an article asked for later must not be replaced by an older one
+  stream.onmessage = (event) => { taken = taken.then(() => take(JSON.parse(event.data))).catch(reportError); };
   stream.onerror = () => say("not connected", "lost");
   addEventListener("pagehide", () => stream.close());
 })();

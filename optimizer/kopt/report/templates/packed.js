@@ -68,7 +68,7 @@
         pre.append(line);
       }
       details.append(summary, ...(parts.length ? [pre] : []));
-      place.append(details);
+      place.replaceChildren(details);  // opened twice at once, it is still one
     }
   };
 

@@ -7,13 +7,18 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const kopt = (window.kopt = { missing: null, opened: null });
 
-  // Which submission is open. An article that is not in the page comes from `kopt.missing`, if there is one.
+  // Which submission is open: the last one asked for. An article that is not in the page comes from `kopt.missing`, if
+  // there is one.
+  let asked = 0;
   kopt.open = async (n, scroll) => {
+    const mine = ++asked;
     let article = document.getElementById("s" + n);
     const said = find("#opening");
+    if (said) said.textContent = "";
     if (!article && kopt.missing) {
       said.textContent = `Opening submission ${n} …`;
       const found = await kopt.missing(n).catch(() => null);
+      if (mine !== asked) return;
       said.textContent = "";
       article = document.getElementById("s" + n);
       if (!article && found) find("#articles").append(article = found);
