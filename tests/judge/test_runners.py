@@ -15,6 +15,7 @@ import pytest
 from kopt.evaluate.worker import channel
 from kopt.judge import Judge, protocol, runners
 from kopt.judge.backends.cpu import CpuJudge
+from kopt.judge.bench import Bench
 from kopt.judge.remains import remove, signal_name
 from kopt.judge.replay.hired import Replaying
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
@@ -131,6 +132,15 @@ def test_whoever_shares_memory_cannot_seal_it(made: Callable[[], int]) -> None:
     for seal in (0x0010, fcntl.F_SEAL_WRITE):
         with pytest.raises(PermissionError):
             fcntl.fcntl(made(), fcntl.F_ADD_SEALS, seal)
+
+
+def test_what_one_runner_wrote_to_shared_memory_the_next_does_not_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bench = Bench(CpuJudge(""), None)  # type: ignore[arg-type]
+    bench.arena("kernel", 4096)[0].fill_(7)
+    assert not bench.arena("kernel", 4000)[0].any()
 
 
 def test_a_kernel_that_tries_to_seal_what_is_shared_harms_nobody(judge: Judge) -> None:

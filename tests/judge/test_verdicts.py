@@ -148,17 +148,33 @@ def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> No
     assert any("time was over after" in w for w in one.measurements[0].warnings)
 
 
-def test_binaries_stay_with_their_source_and_nobody_else(judge: Judge) -> None:
-    source = kernel(
-        "compute(a, scale, b, out)",
-        "import os\nfrom pathlib import Path\n"
-        "mark = Path(os.environ['TRITON_CACHE_DIR']) / 'key' / 'mark'\n"
-        "FOUND = mark.exists()\nmark.parent.mkdir(parents=True, exist_ok=True)\nmark.touch()\n",
-    )
-    asking = source + "\n\nassert FOUND\n"
-    assert judge.measure(asking, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
-    assert judge.measure(asking, plan=UNCHECKED).status is Status.PASSED
-    assert judge.measure(asking + "# another\n", plan=UNCHECKED).status is Status.CRASHED
+LEAVES_A_MARK = """
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ["TRITON_CACHE_DIR"])
+MADE, MARKED = (CACHE / "key" / "made").exists(), (CACHE / "key" / "mark").exists()
+(CACHE / "key").mkdir(parents=True, exist_ok=True)
+(CACHE / "key" / "mark").touch()
+"""
+
+
+def test_binaries_reach_every_process_of_their_source_and_nobody_else(judge: Judge, tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "made").touch()
+    source = kernel("compute(a, scale, b, out)", LEAVES_A_MARK + "assert MADE")
+    thrice = UNCHECKED.model_copy(update={"processes": 3, "quads": 3})
+    assert judge.measure(source, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
+    assert judge.measure(source, plan=thrice, binaries=tmp_path).status is Status.PASSED
+    assert judge.measure(source, plan=UNCHECKED).status is Status.PASSED
+    assert judge.measure(source + "# another\n", plan=UNCHECKED).status is Status.CRASHED
+
+
+def test_what_one_process_leaves_no_later_one_finds(judge: Judge) -> None:
+    source = kernel("compute(a, scale, b, out)", LEAVES_A_MARK + "assert not MARKED")
+    thrice = UNCHECKED.model_copy(update={"processes": 3, "quads": 3})
+    for _ in range(2):
+        assert judge.measure(source, plan=thrice).status is Status.PASSED
 
 
 # ----------------------------------------------------------------------------------------------------- timed in a graph

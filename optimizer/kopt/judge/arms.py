@@ -48,7 +48,6 @@ class Arm:
     label: str
     runner: Runner
     arena: Tensor
-    source: str | None = None
     deck: Deck | None = None
 
     def setup(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, backend: JudgeSide) -> Deck:

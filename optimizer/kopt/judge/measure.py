@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -60,13 +59,12 @@ class Job:
         product: Product | None,
         rival: Rival,
         started: float,
-        binaries: Path | None = None,
         material: Material | None = None,
     ) -> None:
         self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
         self._backend = bench.backend
         self._source, self._parameters, self._rival = source, parameters, rival
-        self._product, self._binaries, self._material = product, binaries, material or Material()
+        self._product, self._material = product, material or Material()
         self._hooks: ModuleType = task_hooks.load(task)
         self._batch_us = plan.batch_us or BATCH_US[regime]
         self._crew = Crew(bench, task)
@@ -310,6 +308,5 @@ class Job:
             source,
             parameters,
             nbytes=self._need(label),
-            binaries=self._binaries if label == CANDIDATE else None,
             start=min(self._plan.call_seconds, max(0.1, left)),
         )

@@ -205,11 +205,8 @@ class Runner:
         """Wait until the runner says that it is done."""
         self._wait(protocol.DONE, self._nonces[-1], seconds, "finish")
 
-    def kill(self, keep: Path | None = None) -> None:
-        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long.
-
-        `keep` is where its compiled binaries go, in place of those of an earlier process.
-        """
+    def kill(self) -> None:
+        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long."""
         if not self._folder.exists():
             return
         try:
@@ -222,8 +219,6 @@ class Runner:
             for sock in (self._supervisor, self._job, self._sock):
                 sock.close()
             self._zygote.forget(self.pid)
-            if keep is not None:
-                shelf.keep(self._folder / shelf.CACHE, keep)
             remove(self._folder)
 
     def _end(self, seconds: float) -> Mapping[str, Any]:
