@@ -18,14 +18,17 @@ import torch
 
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
-from kopt.judge.accuracy import accuracy
+from kopt.judge.accuracy import Errors, imprecise
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.backends.cpu import CpuJudge, CpuRunner
+from kopt.judge.crew import Rejected
 from kopt.judge.deck import Deck, variants_for
+from kopt.judge.extras import Extras
 from kopt.judge.layout import call_bytes, layout, stacked, views
 from kopt.judge.numbers import impossible
+from kopt.judge.plan import Plan
 from kopt.judge.quads import Quads, uneven
 from kopt.judge.runner import Serving
 from kopt.judge.series import Null, Series
@@ -244,6 +247,23 @@ def test_the_least_look_is_along_a_dimension_drawn_anew(blend: Task) -> None:
     assert secret.verify(calls, "normal", "slices") is not None
 
 
+def test_the_error_of_slices_is_that_of_all_calls(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    calls = cards.deal(6)
+    honest(cards, calls)
+    exact = Snapshot.draw(cards, 6).take()
+    assert exact.verify(calls, "normal", "slices") is None
+    cards.outputs["out"][cards.slot(calls[5])].mul_(1 + 1e-5)  # one of six
+    found = Snapshot.draw(cards, 6).take()
+    assert found.verify(calls, "normal", "slices") is None
+    for dim in range(2):
+        (right, count), (wrong, _) = exact.slice_rms["out"][dim], found.slice_rms["out"][dim]
+        assert count == 6 * 4
+        assert right < 1e-7
+        assert wrong == pytest.approx(1e-5 / math.sqrt(6), rel=0.5)
+
+
 def test_what_is_written_after_the_gather_shows(blend: Task) -> None:
     cards = deck(blend)
     cards.draw("normal")
@@ -358,6 +378,20 @@ def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:
     assert series.warnings == [why]
 
 
+def test_one_batch_of_each_process_is_looked_at_whole_nobody_knows_which() -> None:
+    quads = Quads(CpuJudge(""), None, None, "burst", 3)  # type: ignore[arg-type]
+    kernel, other = SimpleNamespace(label="kernel"), SimpleNamespace(label="incumbent")
+    first, most = [], 0
+    for _ in range(300):
+        quads.begin(6)
+        quads._look(other)  # type: ignore[arg-type]
+        looks = [quads._look(kernel) for _ in range(6)]  # type: ignore[arg-type]
+        first.append(looks.index("whole"))  # there is one
+        most = max(most, looks.count("whole"))
+    assert set(first) == set(range(6))
+    assert most > 1
+
+
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_calls_of_a_graph_are_described_once_and_made_as_often_as_asked(mode: str) -> None:
     (orders, read), (reports, write) = protocol.orders(), protocol.reports()
@@ -440,13 +474,22 @@ def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task)
     ((512, 512), 5.2e-8, True),
 ])  # fmt: skip
 def test_errors_are_held_against_the_vendors_and_what_chance_makes_of_few(sizes, error, right) -> None:
-    deck = SimpleNamespace(deal=lambda n: [(0,)] * n, outputs={"out": torch.empty(1, *sizes)})
-    found = SimpleNamespace(same=lambda other, n: True, rms=error)
-    arm = SimpleNamespace(deck=deck)
-    batch = SimpleNamespace(found=found)
-    known = {Shape(name="one", dims={}).model_dump_json(): 3.6e-8}
-    findings = list(accuracy(Shape(name="one", dims={}), arm, arm, 3e-8, lambda *_: batch, known))  # type: ignore[arg-type]
+    errors = Errors(whole=error)
+    findings = list(imprecise(Shape(name="one", dims={}), errors, 3.6e-8, 3e-8, math.prod(sizes)))
     assert [f.rule for f in findings] == ([] if right else ["judge.precision"])
+
+
+def test_errors_of_slices_are_held_against_the_vendors_over_all_calls_together() -> None:
+    errors, shape = Errors(), Shape(name="one", dims={})
+    for _ in range(7):
+        errors.add(3.6e-8, {"out": [(3.6e-8, 48), (3.6e-8, 48)], "sums": [(1e-9, 48)]})
+    errors.add(None, {"out": [(math.inf, 48)]})  # of nothing
+    assert errors.slices == (pytest.approx(3.6e-8), 7 * 96)
+    assert not list(imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20))
+    errors.add(None, {"out": [(3e-7, 48), (3e-7, 48)]})
+    (finding,) = imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20)
+    assert finding.rule == "judge.precision"
+    assert "over all calls" in finding.message
 
 
 def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:
@@ -459,6 +502,16 @@ def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:
     finding = impossible(floor * 0.9, cost, h200, task, task.timing[0])
     assert finding is not None
     assert finding.status is Status.REJECTED
+
+
+def test_every_process_is_held_to_what_the_device_can_do(blend: Task) -> None:
+    device = SimpleNamespace(measures=True, cache_bytes=0)
+    extras = Extras(blend, None, "burst", Plan(), product("h200"), {}, device)  # type: ignore[arg-type]
+    big = Shape(name="big", dims=dict.fromkeys(blend.dims, 4096))
+    arm = SimpleNamespace(deck=SimpleNamespace(outputs={}), errors=Errors())
+    extras.hold(big, arm, [1e6, 1e6, 1.0])  # type: ignore[arg-type]
+    with pytest.raises(Rejected, match="at its highest clock"):
+        extras.hold(big, arm, [1.0, 1.0, 1e6])  # type: ignore[arg-type]
 
 
 def test_batches_fit_the_memory_there_is(blend: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,21 @@ def test_an_error_within_the_bound_but_far_above_the_vendor_librarys_is_wrong(ju
     finding = judge.measure(careless, plan=timed_only).findings[-1]
     assert finding.rule == "judge.precision"
     assert float(finding.got) > float(finding.bound)
+
+
+def test_every_process_is_held_to_the_vendor_librarys_exactness(judge: Judge) -> None:
+    # By the clock, since nothing else tells it: the first process is the one that is imported before a moment.
+    source = kernel(
+        "global WAITED\n"
+        "compute(a, scale, b, out)\n"
+        "if LATER:\n    out.mul_(1.0 + 1e-5)\n"
+        "elif not WAITED:\n    WAITED = True\n    time.sleep(max(0.0, MOMENT - time.time()))",
+        f"import time\nMOMENT = {time.time() + 3.0}\nLATER, WAITED = time.time() > MOMENT, False",
+    )
+    plan = UNCHECKED.model_copy(update={"processes": 2, "quads": 2, "call_seconds": 10.0})
+    judgement = judge.measure(source, plan=plan)
+    assert judgement.status is Status.WRONG
+    assert judgement.findings[-1].rule == "judge.precision"
 
 
 def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> None:

@@ -24,7 +24,8 @@ from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import Series
 from kopt.judge.sizing import few, hidden_shapes, sizes
-from kopt.judge.statistics import precise
+from kopt.judge.snapshot import Look
+from kopt.judge.statistics import FEWEST, precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
@@ -198,7 +199,9 @@ class Job:
             calls = self._calibrate(candidate, series)
             if opponent is not None:
                 opponent = self._warm(opponent, series)
+        before = len(series.host)
         with self._watch.on("quads"):
+            self._quads.begin(self._fewest(series, quads, opponent))
             while not self._has(series, quads, opponent) and self._batches.time_left > 0:
                 self._quads.add(series, opponent, calls)
         done = len(series.logs if opponent else series.host)
@@ -214,7 +217,8 @@ class Job:
         if first and self._batches.time_left > 0:
             with self._watch.on("extras"):
                 replayed = self._plan.replay and self._material.replayable(shape.name)
-                self._extras.look(shape, series, candidate, opponent, calls, replayed=replayed)
+                self._extras.look(shape, series, candidate, calls, replayed=replayed)
+        self._extras.hold(shape, candidate, series.host[before:])
 
     def _has(self, series: Series, quads: int, opponent: Arm | None) -> bool:
         """Whether a shape has been measured enough."""
@@ -222,13 +226,18 @@ class Job:
             return len(series.host) >= quads
         return len(series.logs) >= quads or precise(series.logs, self._plan.precision)
 
+    def _fewest(self, series: Series, quads: int, opponent: Arm | None) -> int:
+        """Batches that the candidate is asked for at least, until a shape has been measured enough."""
+        if opponent is None:
+            return max(1, quads - len(series.host))
+        enough = quads if self._plan.precision is None else min(quads, FEWEST)
+        return 2 * max(1, enough - len(series.logs))
+
     def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
         deck = arm.deck
         assert deck is not None
-        # A whole output is compared once per shape at least: here, or where its error is compared with the vendor's.
-        later = self._plan.accuracy and deck.own_check is None
-        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if later else "whole")
+        self._batches.ask(arm, deck.deal(1), first=True, look="slices")
         few = min(4, series.sizes.slots)
         batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
         us = min(series.per_call(b) for b in batches)
@@ -247,7 +256,11 @@ class Job:
         assert deck is not None
         try:
             self._batches.ask(opponent, deck.deal(1), first=True, look="slices")
-            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look="slice")
+            curious = opponent.label == TRUSTED and deck.own_check is None and self._extras.curious(deck.shape)
+            look: Look = "whole" if curious else "slice"
+            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look=look)
+            if curious:
+                self._extras.learn(opponent, deck.shape)
         except (RunnerFailed, Rejected) as failure:
             if opponent.label == RIVAL:
                 raise
