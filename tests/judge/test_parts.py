@@ -31,7 +31,7 @@ from kopt.judge.numbers import impossible
 from kopt.judge.plan import Plan
 from kopt.judge.quads import Quads, uneven
 from kopt.judge.runner import Serving
-from kopt.judge.series import Null, Series
+from kopt.judge.series import TIMELESS, Null, Series
 from kopt.judge.sizing import few, floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
@@ -366,6 +366,33 @@ def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further
     assert series.net(batch(1190.0, 90.0)) == 1030.0
     assert series.per_call(batch(1150.0, 50.0)) == 500.0
     assert series.null_spread == 0.0
+
+
+def test_null_batches_that_something_delays_make_no_kernel_faster() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.nulls = [Null(rest + 50.0, 50.0) for rest in (400.0, 100.0, 900.0)]
+    assert series.net(batch(1150.0, 50.0)) == 1000.0
+
+
+@pytest.mark.parametrize("slow", ["kernel", "baseline"])
+def test_a_batch_that_takes_no_time_is_void_and_too_many_end_the_measurement(blend: Task, slow: str) -> None:
+    series = Series(blend.timing[0], None)  # type: ignore[arg-type]
+    series.nulls = [Null(100.0, 0.0)]
+    took = {"kernel": 100.0, "baseline": 100.0, slow: 1100.0}  # the other one's: nothing
+    arms = {label: SimpleNamespace(label=label, deck=SimpleNamespace(deal=lambda n: [(0,)] * n)) for label in took}
+    asked = SimpleNamespace(null=lambda: Null(100.0, 0.0), ask=lambda arm, *_, **__: batch(took[arm.label], 0.0))
+    quads = Quads(CpuJudge(""), arms, asked, "burst", 1)  # type: ignore[arg-type]
+    for count in range(1, TIMELESS):
+        quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+        assert (series.void, series.timeless, series.host, series.logs) == (count, count, [], [])
+    took.update(kernel=1100.0, baseline=1100.0)
+    quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+    assert series.host == [500.0, 500.0]
+    took.update({"kernel": 100.0, "baseline": 100.0, slow: 1100.0})
+    with pytest.raises(Rejected) as failure:
+        quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+    assert failure.value.finding.rule == "judge.clock"
+    assert failure.value.label != slow
 
 
 def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:

@@ -17,6 +17,7 @@ from kopt.judge.crew import Rejected
 from kopt.judge.deck import Call
 from kopt.judge.numbers import impossible
 from kopt.judge.plan import Plan, Regime
+from kopt.judge.runners import Mode
 from kopt.judge.series import Series
 from kopt.machine.products import Product
 from kopt.records import NO_DEVICE_TIME, Shape, Task
@@ -91,18 +92,20 @@ class Extras:
         deck = candidate.deck
         assert deck is not None
         for _ in range(_GRAPHS):
-            batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True, look="slices")
-            if batch.calls == 0:
+            us = self._timed(series, candidate, deck.deal(calls), mode="graph")
+            if us is None:
                 series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
                 break
-            series.device.append(series.per_call(batch))
+            series.device.append(us)
 
     def _agreement(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
         deck = candidate.deck
         assert deck is not None
 
         def timed(calls: Sequence[Call]) -> float:
-            return series.per_call(self._batches.ask(candidate, calls, rest=True, look="slices"))
+            us = self._timed(series, candidate, calls)
+            assert us is not None
+            return us
 
         # By what calls read: of what they are given, sparse ones leave most alone.
         read = max(1.0, task_hooks.cost(self._task, shape).read)
@@ -110,6 +113,16 @@ class Extras:
             if found.status:
                 raise Rejected(found)
             series.warnings.append(found.message)
+
+    def _timed(self, series: Series, arm: Arm, calls: Sequence[Call], mode: Mode | None = None) -> float | None:
+        """Microseconds per call of a batch that took any; None where it cannot be captured in a graph as wished."""
+        while True:
+            batch = self._batches.ask(arm, calls, mode=mode, rest=True, look="slices")
+            if batch.calls == 0:
+                return None
+            if (us := series.per_call(batch)) > 0:
+                return us
+            series.discard(arm.label)
 
     def _determinism(self, series: Series, candidate: Arm) -> None:
         assert candidate.deck is not None

@@ -22,7 +22,7 @@ from kopt.judge.quads import Quads
 from kopt.judge.replay import Material
 from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
-from kopt.judge.series import Series
+from kopt.judge.series import GRAIN_US, Series
 from kopt.judge.sizing import few, hidden_shapes, sizes
 from kopt.judge.snapshot import Look
 from kopt.judge.statistics import FEWEST, precise
@@ -240,11 +240,11 @@ class Job:
         self._batches.ask(arm, deck.deal(1), first=True, look="slices")
         few = min(4, series.sizes.slots)
         batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
-        us = min(series.per_call(b) for b in batches)
+        us = max(GRAIN_US, min(series.per_call(b) for b in batches))
         count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
         if self._batches.captured and count > few:
             # A graph of a few calls is mostly what launching it takes.
-            us = series.per_call(self._batches.ask(arm, deck.deal(count), look="slices"))
+            us = max(GRAIN_US, series.per_call(self._batches.ask(arm, deck.deal(count), look="slices")))
             count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
         short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
         if short and not any(text.startswith("short:") for text in series.warnings):

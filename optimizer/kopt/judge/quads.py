@@ -24,6 +24,8 @@ _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
 """Quads of a shape that a busy device, or a baseline gone wrong, may spoil before that ends the measurement."""
+_NULLS = 3
+"""More of them after a batch that took less."""
 _SPOILT = "spoilt"
 _UNSTEADY, _RAGGED = "the clock does not hold still within a quad", "batches of one quad differ by more than 4 %"
 _APART = 0.04
@@ -86,6 +88,11 @@ class Quads:
             series.void += 1
             if series.uneven[_SPOILT] >= _VOIDS:
                 raise Rejected(self._busy())
+            return
+        if none := next((label for label in times if min(times[label]) <= 0), ""):
+            series.void += 1
+            series.nulls += [self._batches.null() for _ in range(_NULLS)]  # lest it be those that were delayed
+            series.discard(none)
             return
         # Under sustained load the power limit always moves the device.
         steady = self._regime == "sustained" or not self._backend.measures
