@@ -36,15 +36,11 @@ _LIFE = 86400.0
 """Seconds. A judge ends its runners by itself, and the fork server ends them with the judge."""
 _COMMON = 60.0
 """Seconds for what every process would else compile."""
-
-
 _STAGES = {
     "start": "during start", "import": "when imported", "setup": "during setup", "call": "when called",
     "recipe": "during recipe",
 }  # fmt: skip
 """Where a runner may say that it failed."""
-
-
 _LIMITS = {
     "memory": f"it took more than {_MEMORY >> 30} GiB of the host's memory",
     "disk": f"it wrote more than {_DISK >> 30} GiB to disk, or folders too deep to walk",
