@@ -53,6 +53,8 @@ class Item(Record):
     needs: Literal["", "gpu"] = ""
     checks: bool = False
     """Whether the check shapes are needed to find it; without them the timed batches must."""
+    processes: int = 1
+    """Fresh ones in which it is measured."""
     at_least_us: float = 0.0
     """Its true time per call."""
     path: Path = Path()
@@ -169,7 +171,8 @@ class Audit:
             shapes = (Shape(name="big", dims=dict.fromkeys(task.dims, BIG)),)
             if "timeout" in item.expect:
                 plan = plan.model_copy(update={"call_seconds": 5.0})
-        plan = plan.model_copy(update={"check": item.checks})
+        quads = max(plan.quads, item.processes)
+        plan = plan.model_copy(update={"check": item.checks, "processes": item.processes, "quads": quads})
         return self._judges[task.name].measure(source, shapes=shapes, plan=plan)
 
     def _traced(self, item: Item, task: Task, source: str) -> Iterator[tuple[str, Finding | None]]:

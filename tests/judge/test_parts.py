@@ -18,17 +18,20 @@ import torch
 
 from kopt.evaluate import hooks
 from kopt.judge import promotes, protocol
-from kopt.judge.accuracy import accuracy
+from kopt.judge.accuracy import Errors, imprecise
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.backends.cpu import CpuJudge, CpuRunner
+from kopt.judge.crew import Rejected
 from kopt.judge.deck import Deck, variants_for
+from kopt.judge.extras import Extras
 from kopt.judge.layout import call_bytes, layout, stacked, views
 from kopt.judge.numbers import impossible
+from kopt.judge.plan import Plan
 from kopt.judge.quads import Quads, uneven
 from kopt.judge.runner import Serving
-from kopt.judge.series import Null, Series
+from kopt.judge.series import TIMELESS, Null, Series
 from kopt.judge.sizing import few, floor_us, hidden_shapes, sizes
 from kopt.judge.snapshot import Snapshot
 from kopt.judge.statistics import middle, p_faster, quad, ratio, student_cdf, student_quantile
@@ -245,6 +248,23 @@ def test_the_least_look_is_along_a_dimension_drawn_anew(blend: Task) -> None:
     assert secret.verify(calls, "normal", "slices") is not None
 
 
+def test_the_error_of_slices_is_that_of_all_calls(blend: Task) -> None:
+    cards = deck(blend)
+    cards.draw("normal")
+    calls = cards.deal(6)
+    honest(cards, calls)
+    exact = Snapshot.draw(cards, 6).take()
+    assert exact.verify(calls, "normal", "slices") is None
+    cards.outputs["out"][cards.slot(calls[5])].mul_(1 + 1e-5)  # one of six
+    found = Snapshot.draw(cards, 6).take()
+    assert found.verify(calls, "normal", "slices") is None
+    for dim in range(2):
+        (right, count), (wrong, _) = exact.slice_rms["out"][dim], found.slice_rms["out"][dim]
+        assert count == 6 * 4
+        assert right < 1e-7
+        assert wrong == pytest.approx(1e-5 / math.sqrt(6), rel=0.5)
+
+
 def test_what_is_written_after_the_gather_shows(blend: Task) -> None:
     cards = deck(blend)
     cards.draw("normal")
@@ -349,6 +369,33 @@ def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further
     assert series.null_spread == 0.0
 
 
+def test_null_batches_that_something_delays_make_no_kernel_faster() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.nulls = [Null(rest + 50.0, 50.0) for rest in (400.0, 100.0, 900.0)]
+    assert series.net(batch(1150.0, 50.0)) == 1000.0
+
+
+@pytest.mark.parametrize("slow", ["kernel", "baseline"])
+def test_a_batch_that_takes_no_time_is_void_and_too_many_end_the_measurement(blend: Task, slow: str) -> None:
+    series = Series(blend.timing[0], None)  # type: ignore[arg-type]
+    series.nulls = [Null(100.0, 0.0)]
+    took = {"kernel": 100.0, "baseline": 100.0, slow: 1100.0}  # the other one's: nothing
+    arms = {label: SimpleNamespace(label=label, deck=SimpleNamespace(deal=lambda n: [(0,)] * n)) for label in took}
+    asked = SimpleNamespace(null=lambda: Null(100.0, 0.0), ask=lambda arm, *_, **__: batch(took[arm.label], 0.0))
+    quads = Quads(CpuJudge(""), arms, asked, "burst", 1)  # type: ignore[arg-type]
+    for count in range(1, TIMELESS):
+        quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+        assert (series.void, series.timeless, series.host, series.logs) == (count, count, [], [])
+    took.update(kernel=1100.0, baseline=1100.0)
+    quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+    assert series.host == [500.0, 500.0]
+    took.update({"kernel": 100.0, "baseline": 100.0, slow: 1100.0})
+    with pytest.raises(Rejected) as failure:
+        quads.add(series, arms["baseline"], 2)  # type: ignore[arg-type]
+    assert failure.value.finding.rule == "judge.clock"
+    assert failure.value.label != slow
+
+
 def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:
     quads = Quads(CpuJudge(""), None, None, "burst", 3)  # type: ignore[arg-type]
     series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
@@ -357,6 +404,20 @@ def test_a_kernel_that_is_never_even_is_measured_in_the_end() -> None:
     assert void == [True, True, True, False, False, False]
     assert series.void == 3
     assert series.warnings == [why]
+
+
+def test_one_batch_of_each_process_is_looked_at_whole_nobody_knows_which() -> None:
+    quads = Quads(CpuJudge(""), None, None, "burst", 3)  # type: ignore[arg-type]
+    kernel, other = SimpleNamespace(label="kernel"), SimpleNamespace(label="incumbent")
+    first, most = [], 0
+    for _ in range(300):
+        quads.begin(6)
+        quads._look(other)  # type: ignore[arg-type]
+        looks = [quads._look(kernel) for _ in range(6)]  # type: ignore[arg-type]
+        first.append(looks.index("whole"))  # there is one
+        most = max(most, looks.count("whole"))
+    assert set(first) == set(range(6))
+    assert most > 1
 
 
 @pytest.mark.parametrize("mode", ["graph", "eager"])
@@ -441,13 +502,22 @@ def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task)
     ((512, 512), 5.2e-8, True),
 ])  # fmt: skip
 def test_errors_are_held_against_the_vendors_and_what_chance_makes_of_few(sizes, error, right) -> None:
-    deck = SimpleNamespace(deal=lambda n: [(0,)] * n, outputs={"out": torch.empty(1, *sizes)})
-    found = SimpleNamespace(same=lambda other, n: True, rms=error)
-    arm = SimpleNamespace(deck=deck)
-    batch = SimpleNamespace(found=found)
-    known = {Shape(name="one", dims={}).model_dump_json(): 3.6e-8}
-    findings = list(accuracy(Shape(name="one", dims={}), arm, arm, 3e-8, lambda *_: batch, known))  # type: ignore[arg-type]
+    errors = Errors(whole=error)
+    findings = list(imprecise(Shape(name="one", dims={}), errors, 3.6e-8, 3e-8, math.prod(sizes)))
     assert [f.rule for f in findings] == ([] if right else ["judge.precision"])
+
+
+def test_errors_of_slices_are_held_against_the_vendors_over_all_calls_together() -> None:
+    errors, shape = Errors(), Shape(name="one", dims={})
+    for _ in range(7):
+        errors.add(3.6e-8, {"out": [(3.6e-8, 48), (3.6e-8, 48)], "sums": [(1e-9, 48)]})
+    errors.add(None, {"out": [(math.inf, 48)]})  # of nothing
+    assert errors.slices == (pytest.approx(3.6e-8), 7 * 96)
+    assert not list(imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20))
+    errors.add(None, {"out": [(3e-7, 48), (3e-7, 48)]})
+    (finding,) = imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20)
+    assert finding.rule == "judge.precision"
+    assert "over all calls" in finding.message
 
 
 def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:
@@ -460,6 +530,16 @@ def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:
     finding = impossible(floor * 0.9, cost, h200, task, task.timing[0])
     assert finding is not None
     assert finding.status is Status.REJECTED
+
+
+def test_every_process_is_held_to_what_the_device_can_do(blend: Task) -> None:
+    device = SimpleNamespace(measures=True, cache_bytes=0)
+    extras = Extras(blend, None, "burst", Plan(), product("h200"), {}, device)  # type: ignore[arg-type]
+    big = Shape(name="big", dims=dict.fromkeys(blend.dims, 4096))
+    arm = SimpleNamespace(deck=SimpleNamespace(outputs={}), errors=Errors())
+    extras.hold(big, arm, [1e6, 1e6, 1.0])  # type: ignore[arg-type]
+    with pytest.raises(Rejected, match="at its highest clock"):
+        extras.hold(big, arm, [1.0, 1.0, 1e6])  # type: ignore[arg-type]
 
 
 def test_batches_fit_the_memory_there_is(blend: Task) -> None:

@@ -76,6 +76,15 @@ def test_a_judge_that_is_killed_is_replaced_and_the_verdict_still_comes(blend: T
         assert gone(everybody)
 
 
+def test_a_judge_may_die_of_any_signal(blend: Task) -> None:
+    with Judge(blend, "cpu") as judge:
+        judge.start()
+        first = judge.about["pid"]
+        os.kill(first, 40)
+        assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
+        assert judge.about["pid"] != first
+
+
 def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kopt.judge.client._SLACK", -59.0)
     with Judge(blend, "cpu") as judge, pytest.raises(HarnessError, match="broke twice"):

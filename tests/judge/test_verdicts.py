@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +134,21 @@ def test_an_error_within_the_bound_but_far_above_the_vendor_librarys_is_wrong(ju
     assert float(finding.got) > float(finding.bound)
 
 
+def test_every_process_is_held_to_the_vendor_librarys_exactness(judge: Judge) -> None:
+    # By the clock, since nothing else tells it: the first process is the one that is imported before a moment.
+    source = kernel(
+        "global WAITED\n"
+        "compute(a, scale, b, out)\n"
+        "if LATER:\n    out.mul_(1.0 + 1e-5)\n"
+        "elif not WAITED:\n    WAITED = True\n    time.sleep(max(0.0, MOMENT - time.time()))",
+        f"import time\nMOMENT = {time.time() + 3.0}\nLATER, WAITED = time.time() > MOMENT, False",
+    )
+    plan = UNCHECKED.model_copy(update={"processes": 2, "quads": 2, "call_seconds": 10.0})
+    judgement = judge.measure(source, plan=plan)
+    assert judgement.status is Status.WRONG
+    assert judgement.findings[-1].rule == "judge.precision"
+
+
 def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> None:
     slow = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
     endless = Plan(quads=500, batch_us=500.0, idle_s=0.0, check=False, most_calls=2, seconds=4.0, call_seconds=5.0)
@@ -148,17 +164,33 @@ def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> No
     assert any("time was over after" in w for w in one.measurements[0].warnings)
 
 
-def test_binaries_stay_with_their_source_and_nobody_else(judge: Judge) -> None:
-    source = kernel(
-        "compute(a, scale, b, out)",
-        "import os\nfrom pathlib import Path\n"
-        "mark = Path(os.environ['TRITON_CACHE_DIR']) / 'key' / 'mark'\n"
-        "FOUND = mark.exists()\nmark.parent.mkdir(parents=True, exist_ok=True)\nmark.touch()\n",
-    )
-    asking = source + "\n\nassert FOUND\n"
-    assert judge.measure(asking, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
-    assert judge.measure(asking, plan=UNCHECKED).status is Status.PASSED
-    assert judge.measure(asking + "# another\n", plan=UNCHECKED).status is Status.CRASHED
+LEAVES_A_MARK = """
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ["TRITON_CACHE_DIR"])
+MADE, MARKED = (CACHE / "key" / "made").exists(), (CACHE / "key" / "mark").exists()
+(CACHE / "key").mkdir(parents=True, exist_ok=True)
+(CACHE / "key" / "mark").touch()
+"""
+
+
+def test_binaries_reach_every_process_of_their_source_and_nobody_else(judge: Judge, tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "made").touch()
+    source = kernel("compute(a, scale, b, out)", LEAVES_A_MARK + "assert MADE")
+    thrice = UNCHECKED.model_copy(update={"processes": 3, "quads": 3})
+    assert judge.measure(source, plan=UNCHECKED).status is Status.CRASHED  # nothing there yet
+    assert judge.measure(source, plan=thrice, binaries=tmp_path).status is Status.PASSED
+    assert judge.measure(source, plan=UNCHECKED).status is Status.PASSED
+    assert judge.measure(source + "# another\n", plan=UNCHECKED).status is Status.CRASHED
+
+
+def test_what_one_process_leaves_no_later_one_finds(judge: Judge) -> None:
+    source = kernel("compute(a, scale, b, out)", LEAVES_A_MARK + "assert not MARKED")
+    thrice = UNCHECKED.model_copy(update={"processes": 3, "quads": 3})
+    for _ in range(2):
+        assert judge.measure(source, plan=thrice).status is Status.PASSED
 
 
 # ----------------------------------------------------------------------------------------------------- timed in a graph

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
+from kopt.judge.accuracy import Errors
 from kopt.judge.backends import JudgeSide, Sample, Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
@@ -48,12 +49,13 @@ class Arm:
     label: str
     runner: Runner
     arena: Tensor
-    source: str | None = None
     deck: Deck | None = None
+    errors: Errors = field(default_factory=Errors)
+    """Of what it wrote since it was set up."""
 
     def setup(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, backend: JudgeSide) -> Deck:
         # The old deck's private memory must be free before the new one's is asked for.
-        self.deck = None
+        self.deck, self.errors = None, Errors()
         self.deck = Deck(task, hooks, shape, layout, self.arena, backend.device)
         self.runner.setup(layout, _NOTICE)
         return self.deck
@@ -132,6 +134,7 @@ def run(
     sample = replace(backend.sample(began, ended), load_s=heat + (ended - began) / 1e9)
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
+    arm.errors.add(secret.rms, secret.slice_rms)
     if secret.rms is not None:
         worked = time.monotonic()
     return Batch(us, reveal_us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)

@@ -6,11 +6,11 @@ import os
 import tempfile
 import time
 from collections.abc import MutableMapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from kopt.errors import HarnessError, MachineError
+from kopt.judge import shelf
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
 from kopt.judge.crew import CANDIDATE, Rejected
@@ -21,7 +21,7 @@ from kopt.judge.replay import Material
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.judge.shelf import CACHE
 from kopt.machine.products import Product
-from kopt.records import Finding, Parameters, Shape, Status, Task
+from kopt.records import Finding, Parameters, Shape, Status, Task, digest
 
 NOTHING = Task.model_validate({
     "name": "nothing", "title": "Nothing", "entry": "nothing", "dims": {"N": {}}, "input_families": ("none",),
@@ -66,9 +66,10 @@ class Bench:
         `binaries` is a Triton cache that this very source has filled elsewhere.
         """
         started = time.monotonic()
+        if binaries is not None:
+            shelf.keep(binaries, self._shelf(source, parameters))
         job = Job(
-            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, binaries,
-            material,
+            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, material,
         )  # fmt: skip
         try:
             with job:
@@ -107,13 +108,16 @@ class Bench:
             seconds=time.monotonic() - started,
         )
 
-    def shelf(self, source: str) -> Path:
-        """Where the binaries of a source are kept, from one of its processes to the next and for nobody else."""
-        return self._shelves / sha256(source.encode()).hexdigest()
+    def _shelf(self, source: str, parameters: Parameters) -> Path:
+        return self._shelves / digest(source, parameters)
 
-    def caches(self, source: str) -> list[Path]:
-        """What a process of this source may start with: what all need, and what the one before it compiled."""
-        return [cache for cache in (self.cache, self._common(), self.shelf(source)) if cache is not None]
+    def caches(self, source: str, parameters: Parameters) -> list[Path]:
+        """What every process of this source starts with: what all need, and what was compiled before the first of them.
+
+        Never what one of them has left there: the next could tell that it is not the first.
+        """
+        shelved = self._shelf(source, parameters)
+        return [cache for cache in (self.cache, self._common(), shelved) if cache is not None]
 
     def _common(self) -> Path | None:
         """A cache with what every process that launches with Triton compiles first; None where that fails."""
@@ -198,11 +202,13 @@ class Bench:
         return self.backend.witness()
 
     def arena(self, label: str, nbytes: int) -> tuple[Tensor, int, int]:
-        """Memory for one arm, kept from runner to runner. Call it when no runner of that arm is alive."""
+        """Memory for one arm, kept from runner to runner and empty. Call it when no runner of that arm is alive."""
         held = self._arenas.get(label)
         if held is None or held[2] < nbytes:
             if held is not None:
                 self.backend.release(held[0])
                 os.close(held[1])
             self._arenas[label] = held = (*self.backend.share(nbytes), nbytes)
+        held[0].zero_()  # of notes that one process leaves for the next, too
+        self.backend.synchronize()
         return held

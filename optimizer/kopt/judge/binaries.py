@@ -2,8 +2,8 @@
 
 A job of a fork server, untrusted from the import on, behind the walls of a runner but without a device. Triton itself
 compiles here, with the options, the target and the file layout of a runner, so that what it leaves in its cache has the
-keys that a runner asks for (seen on an H200 with Triton 3.6.0). The cache is the candidate's own work: it is shown to
-runners of the same source and to nobody else.
+keys that a runner asks for (seen on an H200 with Triton 3.6.0). The cache is the candidate's own work: every runner of
+the same source at the same parameters starts with a copy of it, and nobody else sees it.
 """
 
 from __future__ import annotations

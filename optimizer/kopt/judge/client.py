@@ -23,6 +23,7 @@ from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
+from kopt.judge.remains import remove, signal_name
 from kopt.judge.replay import Material
 from kopt.machine.detect import Gpu, detect
 from kopt.machine.products import Product
@@ -130,6 +131,7 @@ class Judge:
                 self._process.wait(10.0)
             self._kill()
         if self._folder is not None:
+            remove(Path(self._folder.name))
             self._folder.cleanup()
             self._folder = None
 
@@ -139,7 +141,7 @@ class Judge:
             self._sock.settimeout(seconds)
             self._sock.sendall(channel.encode(request))
             reply = channel.receive(self._sock, self._reader)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, channel.FrameError) as error:
             hung = isinstance(error, TimeoutError)
             how = f"no answer within {seconds:g} s" if hung else self._obituary()
             self._kill()
@@ -182,7 +184,7 @@ class Judge:
         code = self._process.returncode
         if code is None:
             return "it closed its socket"
-        return f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
 
     def _kill(self) -> None:
         process, self._process = self._process, None

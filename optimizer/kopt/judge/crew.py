@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kopt.judge.arms import Arm
@@ -44,12 +43,10 @@ class Crew:
         *,
         nbytes: int,
         start: float,
-        binaries: Path | None = None,
     ) -> Arm:
         """A runner for a source, or for the task's baseline when there is none, with `nbytes` of memory to share.
 
-        `start` is how many seconds it may take until it has imported its kernel; RunnerFailed. `binaries` is a Triton
-        cache of the source's own making.
+        `start` is how many seconds it may take until it has imported its kernel; RunnerFailed.
         """
         bench = self._bench
         arena, fd, size = bench.arena(label, nbytes)
@@ -59,11 +56,9 @@ class Crew:
             "parameters": dict(parameters),
             "arena_bytes": size,
         }
-        caches = bench.caches(source) if source else []
-        if source and binaries is not None:
-            caches.append(binaries)
+        caches = bench.caches(source, parameters) if source else []
         runner = bench.runner(trusted=label == TRUSTED)
-        self._arms[label] = arm = Arm(label, runner, arena, source)
+        self._arms[label] = arm = Arm(label, runner, arena)
         runner.hire(label, payload, fd, caches)
         runner.ready(start)
         return arm
@@ -78,7 +73,7 @@ class Crew:
     def dismiss(self, label: str) -> None:
         arm = self._arms.pop(label, None)
         if arm is not None:
-            arm.runner.kill(self._bench.shelf(arm.source) if arm.source else None)
+            arm.runner.kill()
 
     def disband(self) -> None:
         """Dismiss everybody; the trusted runner waits for the next verdict."""

@@ -1,4 +1,5 @@
-"""Once per shape, beside the quads: time without host code, exactness, and whether the price depends on the asking."""
+"""Beside the quads. Once per shape: time without host code, the same calls twice, whether their price varies.
+Of every process: whether it is as exact as the vendor library, and no faster than the device."""
 
 from __future__ import annotations
 
@@ -7,20 +8,23 @@ from collections.abc import MutableMapping, Sequence
 from statistics import median
 
 from kopt.evaluate import hooks as task_hooks
-from kopt.judge.accuracy import accuracy
+from kopt.judge.accuracy import imprecise
 from kopt.judge.agreement import agreement
-from kopt.judge.arms import Arm, Batch
+from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide
 from kopt.judge.batches import Batches
-from kopt.judge.crew import TRUSTED, Rejected
+from kopt.judge.crew import Rejected
 from kopt.judge.deck import Call
 from kopt.judge.numbers import impossible
 from kopt.judge.plan import Plan, Regime
+from kopt.judge.runners import Mode
 from kopt.judge.series import Series
 from kopt.machine.products import Product
 from kopt.records import NO_DEVICE_TIME, Shape, Task
 
 _GRAPHS = 3
+_CALLS = 2
+"""That are made twice."""
 _COLD = 2
 """Times the cache: what operands that return are read from memory again."""
 # Relative RMS error of rounding to a dtype: half a unit in the last place, evenly spread, of a number drawn evenly.
@@ -41,14 +45,37 @@ class Extras:
         known: MutableMapping[str, float],
         backend: JudgeSide,
     ) -> None:
-        """`known` as in `accuracy`."""
+        """`known` has the vendor library's own relative RMS error by shape, as far as it has been measured."""
         self._known = known
         self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
         self._product, self._measures, self._cache_bytes = product, backend.measures, backend.cache_bytes
 
-    def look(
-        self, shape: Shape, series: Series, candidate: Arm, opponent: Arm | None, calls: int, *, replayed: bool = False
-    ) -> None:
+    def learn(self, vendor: Arm, shape: Shape) -> None:
+        """Take note of the vendor library's own error, from what it wrote since it was set up for this shape."""
+        if vendor.errors.whole is not None:
+            self._known.setdefault(shape.model_dump_json(), vendor.errors.whole)
+
+    def curious(self, shape: Shape) -> bool:
+        """Whether the vendor library's own error at this shape is wanted and not known yet."""
+        return self._plan.accuracy and shape.model_dump_json() not in self._known
+
+    def hold(self, shape: Shape, candidate: Arm, times: Sequence[float]) -> None:
+        """To what every process of a kernel is held at every shape: the vendor library's exactness, as far as it is
+        known, and the device's speed. Rejected. `times` are microseconds per call.
+        """
+        deck, vendor = candidate.deck, self._known.get(shape.model_dump_json())
+        assert deck is not None
+        if self._plan.accuracy and vendor is not None:
+            unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
+            elements = min(out[0].numel() for out in deck.outputs.values())
+            for found in imprecise(shape, candidate.errors, vendor, unit, elements):
+                raise Rejected(found)
+        if self._measures and self._product is not None and times:
+            cost = task_hooks.cost(self._task, shape)
+            if finding := impossible(median(times), cost, self._product, self._task, shape):
+                raise Rejected(finding)
+
+    def look(self, shape: Shape, series: Series, candidate: Arm, calls: int, *, replayed: bool = False) -> None:
         """Add what is found to the series, with so many calls a batch; Rejected for what cannot stand.
 
         `replayed`: its time without host code is found by a replayer.
@@ -57,32 +84,28 @@ class Extras:
             self._graph(series, candidate, calls)
         assert candidate.deck is not None
         if self._plan.accuracy and candidate.deck.own_check is None:
-            self._accuracy(shape, series, candidate, opponent if opponent and opponent.label == TRUSTED else None)
-        if not self._measures:
-            return
-        if self._plan.agreement and self._regime == "burst":
+            self._determinism(series, candidate)
+        if self._measures and self._plan.agreement and self._regime == "burst":
             self._agreement(shape, series, candidate, calls)
-        if self._product is not None:
-            cost = task_hooks.cost(self._task, shape)
-            if finding := impossible(median(series.host), cost, self._product, self._task, shape):
-                raise Rejected(finding)
 
     def _graph(self, series: Series, candidate: Arm, calls: int) -> None:
         deck = candidate.deck
         assert deck is not None
         for _ in range(_GRAPHS):
-            batch = self._batches.ask(candidate, deck.deal(calls), mode="graph", rest=True, look="slices")
-            if batch.calls == 0:
+            us = self._timed(series, candidate, deck.deal(calls), mode="graph")
+            if us is None:
                 series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
                 break
-            series.device.append(series.per_call(batch))
+            series.device.append(us)
 
     def _agreement(self, shape: Shape, series: Series, candidate: Arm, calls: int) -> None:
         deck = candidate.deck
         assert deck is not None
 
         def timed(calls: Sequence[Call]) -> float:
-            return series.per_call(self._batches.ask(candidate, calls, rest=True, look="slices"))
+            us = self._timed(series, candidate, calls)
+            assert us is not None
+            return us
 
         # By what calls read: of what they are given, sparse ones leave most alone.
         read = max(1.0, task_hooks.cost(self._task, shape).read)
@@ -91,12 +114,22 @@ class Extras:
                 raise Rejected(found)
             series.warnings.append(found.message)
 
-    def _accuracy(self, shape: Shape, series: Series, candidate: Arm, vendor: Arm | None) -> None:
-        def ask(arm: Arm, calls: Sequence[Call], like: Batch | None) -> Batch:
-            return self._batches.ask(arm, calls, like=like, look="slices" if like else "whole")
+    def _timed(self, series: Series, arm: Arm, calls: Sequence[Call], mode: Mode | None = None) -> float | None:
+        """Microseconds per call of a batch that took any; None where it cannot be captured in a graph as wished."""
+        while True:
+            batch = self._batches.ask(arm, calls, mode=mode, rest=True, look="slices")
+            if batch.calls == 0:
+                return None
+            if (us := series.per_call(batch)) > 0:
+                return us
+            series.discard(arm.label)
 
-        unit = max(ROUNDING.get(spec.dtype, 0.0) for spec in self._task.outputs)
-        for found in accuracy(shape, candidate, vendor, unit, ask, self._known):
-            if found.status:
-                raise Rejected(found)
-            series.warnings.append(found.message)
+    def _determinism(self, series: Series, candidate: Arm) -> None:
+        assert candidate.deck is not None
+        calls = candidate.deck.deal(_CALLS)
+        first = self._batches.ask(candidate, calls, look="slices")
+        second = self._batches.ask(candidate, calls, like=first, look="slices")
+        assert first.found is not None
+        assert second.found is not None
+        if not first.found.same(second.found, len(calls)):
+            series.warnings.append("the same inputs gave different outputs, all within the bound")

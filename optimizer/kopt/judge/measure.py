@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,10 @@ from kopt.judge.quads import Quads
 from kopt.judge.replay import Material
 from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
-from kopt.judge.series import Series
+from kopt.judge.series import GRAIN_US, Series
 from kopt.judge.sizing import few, hidden_shapes, sizes
-from kopt.judge.statistics import precise
+from kopt.judge.snapshot import Look
+from kopt.judge.statistics import FEWEST, precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task
@@ -60,13 +60,12 @@ class Job:
         product: Product | None,
         rival: Rival,
         started: float,
-        binaries: Path | None = None,
         material: Material | None = None,
     ) -> None:
         self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
         self._backend = bench.backend
         self._source, self._parameters, self._rival = source, parameters, rival
-        self._product, self._binaries, self._material = product, binaries, material or Material()
+        self._product, self._material = product, material or Material()
         self._hooks: ModuleType = task_hooks.load(task)
         self._batch_us = plan.batch_us or BATCH_US[regime]
         self._crew = Crew(bench, task)
@@ -200,7 +199,9 @@ class Job:
             calls = self._calibrate(candidate, series)
             if opponent is not None:
                 opponent = self._warm(opponent, series)
+        before = len(series.host)
         with self._watch.on("quads"):
+            self._quads.begin(self._fewest(series, quads, opponent))
             while not self._has(series, quads, opponent) and self._batches.time_left > 0:
                 self._quads.add(series, opponent, calls)
         done = len(series.logs if opponent else series.host)
@@ -216,7 +217,8 @@ class Job:
         if first and self._batches.time_left > 0:
             with self._watch.on("extras"):
                 replayed = self._plan.replay and self._material.replayable(shape.name)
-                self._extras.look(shape, series, candidate, opponent, calls, replayed=replayed)
+                self._extras.look(shape, series, candidate, calls, replayed=replayed)
+        self._extras.hold(shape, candidate, series.host[before:])
 
     def _has(self, series: Series, quads: int, opponent: Arm | None) -> bool:
         """Whether a shape has been measured enough."""
@@ -224,20 +226,25 @@ class Job:
             return len(series.host) >= quads
         return len(series.logs) >= quads or precise(series.logs, self._plan.precision)
 
+    def _fewest(self, series: Series, quads: int, opponent: Arm | None) -> int:
+        """Batches that the candidate is asked for at least, until a shape has been measured enough."""
+        if opponent is None:
+            return max(1, quads - len(series.host))
+        enough = quads if self._plan.precision is None else min(quads, FEWEST)
+        return 2 * max(1, enough - len(series.logs))
+
     def _calibrate(self, arm: Arm, series: Series) -> int:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
         deck = arm.deck
         assert deck is not None
-        # A whole output is compared once per shape at least: here, or where its error is compared with the vendor's.
-        later = self._plan.accuracy and deck.own_check is None
-        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if later else "whole")
+        self._batches.ask(arm, deck.deal(1), first=True, look="slices")
         few = min(4, series.sizes.slots)
         batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
-        us = min(series.per_call(b) for b in batches)
+        us = max(GRAIN_US, min(series.per_call(b) for b in batches))
         count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
         if self._batches.captured and count > few:
             # A graph of a few calls is mostly what launching it takes.
-            us = series.per_call(self._batches.ask(arm, deck.deal(count), look="slices"))
+            us = max(GRAIN_US, series.per_call(self._batches.ask(arm, deck.deal(count), look="slices")))
             count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
         short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
         if short and not any(text.startswith("short:") for text in series.warnings):
@@ -249,7 +256,11 @@ class Job:
         assert deck is not None
         try:
             self._batches.ask(opponent, deck.deal(1), first=True, look="slices")
-            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look="slice")
+            curious = opponent.label == TRUSTED and deck.own_check is None and self._extras.curious(deck.shape)
+            look: Look = "whole" if curious else "slice"
+            self._batches.ask(opponent, deck.deal(min(4, series.sizes.slots)), look=look)
+            if curious:
+                self._extras.learn(opponent, deck.shape)
         except (RunnerFailed, Rejected) as failure:
             if opponent.label == RIVAL:
                 raise
@@ -310,6 +321,5 @@ class Job:
             source,
             parameters,
             nbytes=self._need(label),
-            binaries=self._binaries if label == CANDIDATE else None,
             start=min(self._plan.call_seconds, max(0.1, left)),
         )

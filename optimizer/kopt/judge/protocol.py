@@ -92,7 +92,16 @@ def fence() -> None:
 
 
 def memory(name: str, nbytes: int) -> int:
-    """A descriptor of anonymous shared memory of sealed size: a page taken away is a SIGBUS for who looks at it."""
+    """A descriptor of anonymous shared memory of sealed size: a page taken away is a SIGBUS for who looks at it.
+
+    Nor can whoever gets the descriptor add a seal: one against writing would outlive it.
+    """
+    fd = _memory(name, nbytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
+    return fd
+
+
+def _memory(name: str, nbytes: int) -> int:
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, nbytes)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -101,9 +110,9 @@ def memory(name: str, nbytes: int) -> int:
 
 def orders() -> tuple[Words, int]:
     """The judge's page, and a descriptor that from now on can be mapped for reading only."""
-    fd = memory("kopt-orders", _ORDERS_BYTES)
+    fd = _memory("kopt-orders", _ORDERS_BYTES)
     words = Words(fd, _ORDERS_BYTES, writable=True)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
     return words, fd
 
 

@@ -24,12 +24,15 @@ _BUSY = 1.3
 """A witness this much slower than at rest: somebody else's work is on the device."""
 _VOIDS = 4
 """Quads of a shape that a busy device, or a baseline gone wrong, may spoil before that ends the measurement."""
+_NULLS = 3
+"""More of them after a batch that took less."""
 _SPOILT = "spoilt"
 _UNSTEADY, _RAGGED = "the clock does not hold still within a quad", "batches of one quad differ by more than 4 %"
 _APART = 0.04
 """A host that stalls for a millisecond adds a tenth to a batch of ten."""
 _WHOLE = 8
-"""One in so many of the candidate's batches, drawn in secret, has a call compared whole besides all slices."""
+"""One in so many of the candidate's batches, drawn in secret, has a call compared whole besides all slices; and one of
+those that each of its processes makes at a shape for certain."""
 
 
 class Quads:
@@ -42,6 +45,12 @@ class Quads:
         self._patience = {_UNSTEADY: 1, _RAGGED: max(3, quads)}
         self._backend, self._crew, self._batches, self._regime = backend, crew, batches, regime
         self._resting = backend.witness()
+        self._due = 0
+        """How many of the candidate's batches come before the one that is looked at whole in any case."""
+
+    def begin(self, batches: int) -> None:
+        """Before the first quad of a shape and process, of which the candidate makes at least so many batches."""
+        self._due = secrets.randbelow(batches)
 
     def add(self, series: Series, opponent: Arm | None, most: int) -> None:
         """One more, or a void one, of at most so many calls a batch; without an opponent, a single batch.
@@ -63,7 +72,7 @@ class Quads:
             # The baseline has nothing to gain from operands that it has seen: they serve for both of its batches.
             kept = number == 3 and arm.label == TRUSTED
             try:
-                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=_look(arm), keep=kept)
+                batch = self._batches.ask(arm, arm.deck.deal(calls), rest=True, look=self._look(arm), keep=kept)
             except Rejected as wrong:
                 if wrong.label == CANDIDATE or series.uneven[_SPOILT] >= _VOIDS:
                     raise
@@ -80,6 +89,11 @@ class Quads:
             if series.uneven[_SPOILT] >= _VOIDS:
                 raise Rejected(self._busy())
             return
+        if none := next((label for label in times if min(times[label]) <= 0), ""):
+            series.void += 1
+            series.nulls += [self._batches.null() for _ in range(_NULLS)]  # lest it be those that were delayed
+            series.discard(none)
+            return
         # Under sustained load the power limit always moves the device.
         steady = self._regime == "sustained" or not self._backend.measures
         if not steady and (why := uneven(samples, times)) and self._again(series, why):
@@ -90,6 +104,14 @@ class Quads:
         if opponent is not None:
             series.rival += times[opponent.label]
             series.logs.append(quad(times[CANDIDATE], times[opponent.label]))
+
+    def _look(self, arm: Arm) -> Look:
+        """How closely the outputs of a batch are looked at. The baseline's, which nobody else can reach, the least."""
+        if arm.label == TRUSTED:
+            return "slice"
+        due = arm.label == CANDIDATE and self._due == 0
+        self._due -= arm.label == CANDIDATE
+        return "whole" if due or not secrets.randbelow(_WHOLE) else "slices"
 
     def _again(self, series: Series, why: str) -> bool:
         """Whether a quad is void for this; where it has been before, the series says so."""
@@ -121,10 +143,3 @@ def uneven(samples: Mapping[str, Sequence[Sample]], times: Mapping[str, Sequence
     if changed or len({frozenset(r for s in of for r in s.throttle) for of in samples.values()}) > 1:
         return _UNSTEADY
     return _RAGGED if any(max(of) > (1 + _APART) * min(of) for of in times.values()) else ""
-
-
-def _look(arm: Arm) -> Look:
-    """How closely the outputs of a batch are looked at. The baseline's, which nobody else can reach, the least."""
-    if arm.label == TRUSTED:
-        return "slice"
-    return "slices" if secrets.randbelow(_WHOLE) else "whole"

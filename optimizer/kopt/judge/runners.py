@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, Literal
 
 from kopt.errors import HarnessError
@@ -20,19 +18,33 @@ from kopt.evaluate.server import Server, heard
 from kopt.evaluate.worker import channel
 from kopt.judge import protocol, shelf
 from kopt.judge.layout import Layout
+from kopt.judge.remains import remove, signal_name
 from kopt.judge.runner import SOCKET
 from kopt.records import Finding, Status
+from kopt.text import line
 
 Mode = Literal["eager", "graph"]
 _TELL = 1e-3
 """Seconds between looks at whether a runner that is waited for still lives."""
 _MEMORY = 16 << 30
 """Bytes of host memory a runner may hold; CUDA's own share of it is about 1 GiB."""
-_DISK = 8 << 30
+_DISK = 2 << 30
+"""Bytes it may have on disk, each file and folder counted as 16 KiB at least."""
+_MESSAGE = 64 << 10
+"""Bytes that a runner has to say at most."""
 _LIFE = 86400.0
 """Seconds. A judge ends its runners by itself, and the fork server ends them with the judge."""
 _COMMON = 60.0
 """Seconds for what every process would else compile."""
+_STAGES = {
+    "start": "during start", "import": "when imported", "setup": "during setup", "call": "when called",
+    "recipe": "during recipe",
+}  # fmt: skip
+"""Where a runner may say that it failed."""
+_LIMITS = {
+    "memory": f"it took more than {_MEMORY >> 30} GiB of the host's memory",
+    "disk": f"it wrote more than {_DISK >> 30} GiB to disk, or folders too deep to walk",
+}  # fmt: skip
 
 
 class RunnerFailed(Exception):
@@ -135,7 +147,8 @@ class Runner:
 
     def awake(self, seconds: float) -> None:
         """Wait until it is; RunnerFailed, which is no candidate's doing."""
-        self.walls = dict(self._expect("awake", seconds, "wake up").get("walls", {}))
+        walls = self._expect("awake", seconds, "wake up").get("walls")
+        self.walls = {line(name, 40): said(walls, name) for name in walls} if isinstance(walls, dict) else {}
 
     def hire(self, label: str, payload: Mapping[str, Any], arena_fd: int, caches: Sequence[Path] = ()) -> None:
         """Tell it which kernel it is for; `ready` then waits until that is imported.
@@ -171,7 +184,7 @@ class Runner:
         self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls],
                     "repeat": repeat})  # fmt: skip
         answer = self._expect("armed", seconds, "prepare the batch")
-        self.refusal = str(answer.get("why", ""))[:300]
+        self.refusal = said(answer, "why")
         return bool(answer["armed"])
 
     def alert(self, seconds: float) -> None:
@@ -188,11 +201,8 @@ class Runner:
         """Wait until the runner says that it is done."""
         self._wait(protocol.DONE, self._nonces[-1], seconds, "finish")
 
-    def kill(self, keep: Path | None = None) -> None:
-        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long.
-
-        `keep` is where its compiled binaries go, in place of those of an earlier process.
-        """
+    def kill(self) -> None:
+        """End it and everything it started; returns when nothing is left, HarnessError when that takes too long."""
         if not self._folder.exists():
             return
         try:
@@ -205,9 +215,7 @@ class Runner:
             for sock in (self._supervisor, self._job, self._sock):
                 sock.close()
             self._zygote.forget(self.pid)
-            if keep is not None:
-                shelf.keep(self._folder / shelf.CACHE, keep)
-            rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
 
     def _end(self, seconds: float) -> Mapping[str, Any]:
         """How it ended, once the fork server has buried everything it started; TimeoutError."""
@@ -242,6 +250,7 @@ class Runner:
         return message
 
     def _receive(self, end: float, what: str) -> dict[str, Any]:
+        came = 0
         while True:
             try:
                 message = self._reader.take()
@@ -261,6 +270,9 @@ class Runner:
                 data = b""
             if not data:
                 raise self._died()
+            came += len(data)
+            if came > _MESSAGE:
+                raise self._fail(Status.CRASHED, "judge.protocol", f"sent more than {_MESSAGE >> 10} KiB at once")
             self._reader.feed(data)
         if "failed" in message:
             raise self._confessed(message)
@@ -274,13 +286,13 @@ class Runner:
             raise self._died() from None
 
     def _confessed(self, message: Mapping[str, Any]) -> RunnerFailed:
-        kind, stage = str(message.get("kind", "")), str(message["failed"])
+        kind, stage = said(message, "kind"), said(message, "failed")
+        if stage not in _STAGES:
+            return self._fail(Status.CRASHED, "judge.protocol", "says that it failed where it cannot")
         compile_error = kind in ("SyntaxError", "CompilationError", "PTXASError", "OutOfResources")
         status = Status.COMPILE_ERROR if compile_error else Status.CRASHED
-        where = {"import": "when imported", "call": "when called"}.get(stage, f"during {stage}")
-        return self._fail(
-            status, f"judge.{stage}", f"{where}: {str(message.get('error', ''))[:400]}", str(message.get("place", ""))
-        )
+        what = f"{_STAGES[stage]}: {said(message, 'error')}"
+        return self._fail(status, f"judge.{stage}", what, said(message, "place", 40))
 
     def _died(self) -> RunnerFailed:
         try:
@@ -289,11 +301,10 @@ class Runner:
             ended = {}
         status, reason = ended.get("status"), ended.get("reason")
         if reason:
-            return self._fail(
-                Status.TIMEOUT if reason == "timeout" else Status.CRASHED, "judge.died", f"was killed: {reason}"
-            )
+            status = Status.TIMEOUT if reason == "timeout" else Status.CRASHED
+            return self._fail(status, "judge.died", f"was killed: {_LIMITS.get(reason, reason)}")
         if status is not None and os.WIFSIGNALED(status):
-            how = f"died of signal {signal.Signals(os.WTERMSIG(status)).name}"
+            how = f"died of {signal_name(os.WTERMSIG(status))}"
         else:
             how = (
                 "left without an answer"
@@ -306,3 +317,9 @@ class Runner:
         return RunnerFailed(
             self.label, Finding(rule=rule, message=f"the {self.label} {what}", status=status, place=place)
         )
+
+
+def said(message: Mapping[str, Any], key: str, width: int = 400) -> str:
+    """A runner's words under this key as a line that can be shown; "" where they are no text."""
+    value = message.get(key)
+    return line(value[: 4 * width], width) if isinstance(value, str) else ""

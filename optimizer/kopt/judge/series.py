@@ -9,10 +9,15 @@ from typing import Any, NamedTuple
 
 from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
+from kopt.judge.crew import Rejected
 from kopt.judge.sizing import Sizes
-from kopt.records import Shape
+from kopt.records import Finding, Shape, Status
 from kopt.text import counted
 
+GRAIN_US = 1e-3
+"""The least that a clock tells."""
+TIMELESS = 12
+"""Batches of a shape that may take no time before that ends the measurement."""
 NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
 
@@ -39,6 +44,8 @@ class Series:
     calls: int = 0
     tensor_active: float | None = None
     void: int = 0
+    timeless: int = 0
+    """Batches that took no time; those that were to be timed have been made again."""
     uneven: Counter[str] = field(default_factory=Counter)
     """Quads that something was the matter with, by what it was."""
     warnings: list[str] = field(default_factory=list)
@@ -46,15 +53,23 @@ class Series:
     def net(self, batch: Batch) -> float:
         """Microseconds of a batch's calls: without its reveal, and without all else that a null batch takes.
 
-        Null batches are of a runner that the candidate has no hand in, so their middle is fair; the smallest would
-        favour nobody. A reveal longer than any of theirs counts as work: whoever slows it down pays for that.
+        Of null batches the shortest: whatever delays others, a candidate's threads for one, makes nobody's calls any
+        faster. A reveal longer than any of theirs counts as work: whoever slows it down pays for that.
         """
-        rest = median(null.us - null.reveal_us for null in self.nulls)
+        rest = min(null.us - null.reveal_us for null in self.nulls)
         return batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls)) - rest
 
     def per_call(self, batch: Batch) -> float:
-        """Microseconds per call. Never below the clock's grain."""
-        return max(1e-3, self.net(batch) / batch.calls)
+        """Microseconds per call; not above zero where the batch took no longer than one without calls."""
+        return self.net(batch) / batch.calls
+
+    def discard(self, label: str) -> None:
+        """Count a batch of this arm that took no time, which is none; Rejected when there are too many of them."""
+        self.timeless += 1
+        if self.timeless >= TIMELESS:
+            message = f"the {label}'s batches take no longer than those without calls"
+            status, shape = Status.REJECTED, self.shape.name
+            raise Rejected(Finding(rule="judge.clock", message=message, status=status, shape=shape), label)
 
     @property
     def null_spread(self) -> float:
@@ -88,5 +103,6 @@ class Series:
             "variants": self.sizes.variants,
             "slots": self.sizes.slots,
             "void": self.void,
+            "timeless": self.timeless,
             "batches": 0 if self.logs else len(self.host),
         }

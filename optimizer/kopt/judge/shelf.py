@@ -1,4 +1,4 @@
-"""Triton caches that go from one process of a source to the next: copied, kept, made one's own."""
+"""Triton caches that every process of a source starts with a copy of: copied, kept, made one's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 
 from kopt.evaluate.worker import disk
 
@@ -16,7 +15,7 @@ CACHE = "triton"
 _GROUP = "__grp__"
 _LARGEST_GROUP = 1 << 16
 _KEPT = 256 << 20
-"""Bytes of compiled binaries worth keeping for a source's next process."""
+"""Bytes of compiled binaries worth keeping for a source's processes."""
 
 
 def adopt(cache: Path) -> None:
@@ -62,9 +61,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def keep(cache: Path, place: Path) -> None:
-    """Move what a process has compiled onto its shelf, unless there is too much of it."""
-    if not cache.is_dir() or cache.is_symlink() or disk.used(str(cache), ()) > _KEPT:
-        return
-    rmtree(place, ignore_errors=True)
-    with suppress(OSError):  # a cold cache costs a second, never a verdict
-        cache.rename(place)
+    """Copy a cache onto a shelf where nothing lies yet, unless there is too much of it."""
+    if not place.exists() and disk.used(str(cache), ()) <= _KEPT:
+        with suppress(OSError):  # a cold cache costs a second, never a verdict
+            copy(cache, place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +43,8 @@ class Snapshot:
     """(output, dimension or "", elements): [slots, ...] for a dimension, one output for "". Filled by `take`."""
     rms: float | None = None
     """Relative RMS error of the call that was compared whole, the largest over its outputs."""
+    slice_rms: defaultdict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    """By output: that of all calls' slices along a dimension together, and how many slices those are."""
 
     @classmethod
     def draw(cls, deck: Deck, calls: int) -> Snapshot:
@@ -132,7 +135,9 @@ class Snapshot:
                 continue
             got = found[slots]
             want, bound = (answer[name] for answer in answers)
-            if self._compared(name, got, want, bound, family, part=True).finding:
+            together = self._compared(name, got, want, bound, family, part=True)
+            self.slice_rms[name].append((together.relative_rms, len(calls) * len(picked)))
+            if together.finding:
                 # Which call, in its own indices.
                 for number in range(len(calls)):
                     row = (got[number], want[number], bound[number])

@@ -34,9 +34,13 @@ def ratio(logs: Sequence[float]) -> Quantity:
     return Quantity(value=math.exp(center), low=math.exp(center - half), high=math.exp(center + half))
 
 
-def precise(logs: Sequence[float], within: float | None, *, fewest: int = 3) -> bool:
+FEWEST = 3
+"""Quads from which an interval is worth something."""
+
+
+def precise(logs: Sequence[float], within: float | None) -> bool:
     """Whether the 95 % interval of the ratio (see `ratio`) reaches no further than `within` to either side."""
-    if within is None or len(logs) < fewest:
+    if within is None or len(logs) < FEWEST:
         return False
     return student_quantile(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) <= math.log1p(within)
 

@@ -14,7 +14,7 @@ from kopt.judge import protocol
 from kopt.judge.arms import Arm
 from kopt.judge.backends import Activity, JudgeSide
 from kopt.judge.batches import Batches
-from kopt.judge.series import Series
+from kopt.judge.series import GRAIN_US, Series
 from kopt.machine.products import Product
 from kopt.records import Cost, Finding, Status
 
@@ -51,7 +51,7 @@ def look(
     seen = backend.activity()
     if seen is None:
         return {"reason": "the device shows no activity counters"}, None
-    claimed = cost.flops / series.per_call(batch) / 1e6
+    claimed = cost.flops / max(GRAIN_US, series.per_call(batch)) / 1e6
     series.tensor_active = seen.tensor
     facts = {**asdict(seen), "tflops": claimed, "clock_mhz": batch.sample.clock_mhz}
     if product is None or seen.tensor is None:

@@ -193,7 +193,7 @@ class Zygote:
             family = processes.family(job.pid) if slow else (job.pid,)
             if sum(max(0, processes.memory(pid) - self._baseline) for pid in family) > limits["memory"]:
                 self._kill(job, "memory")
-            elif slow and not limits["trusted"] and disk.used(limits["folder"], family) > limits["disk"]:
+            elif slow and disk.used(limits["folder"], family) > limits["disk"]:
                 self._kill(job, "disk")
 
     def _kill(self, job: _Running, reason: str) -> None:
@@ -222,10 +222,10 @@ class Zygote:
             del self._jobs[job.pid]
             with suppress(KeyError, ValueError):
                 self._selector.unregister(job.supervisor)
-            if not job.limits["trusted"]:
-                if disk.used(job.limits["folder"], ()) > job.limits["disk"]:
-                    job.reason = job.reason or "disk"
-                disk.level(job.limits["folder"])
+            # Of trusted jobs too: some import a candidate behind walls that they raise themselves.
+            if disk.used(job.limits["folder"], ()) > job.limits["disk"]:
+                job.reason = job.reason or "disk"
+            disk.level(job.limits["folder"])
             self._tell(job.supervisor, {"status": job.status, "reason": job.reason, "seconds": job.seconds(now)})
             job.supervisor.close()
 

@@ -1,0 +1,23 @@
+"""What a process leaves behind: how it ended, in a word, and a folder that has to go whatever is in it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+
+def signal_name(number: int) -> str:
+    """ "SIGKILL"; "signal 40" for one that has no name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def remove(folder: Path) -> None:
+    """All of it that may be removed. Python's own walk goes no deeper than its stack and its descriptors; `rm` does."""
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        command = [shutil.which("rm") or "/bin/rm", "-rf", "--", str(folder)]
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
