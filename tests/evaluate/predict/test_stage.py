@@ -128,6 +128,15 @@ def test_slow_shapes_are_counted_side_by_side_where_processors_are_idle(
     assert (sum(bool(names) for names, _ in found) > 1) == several
 
 
+def test_a_call_that_leaves_tiles_out_fails_and_has_no_modelled_time(stage: Predict) -> None:
+    lazy = family("tma").replace("    tma_kernel[grid]", "    grid = (grid[0] // 2,)\n    tma_kernel[grid]", 1)
+    assert lazy != family("tma")
+    result = run(stage, lazy)
+    assert result.outcome is Outcome.FAILED
+    assert {f.rule for f in result.findings} == {"predict.work"}
+    assert not result.artifacts["predictions"]
+
+
 def test_a_process_that_one_shape_ends_costs_no_later_shape(stage: Predict) -> None:
     cubes = [shape.name for shape in TASK.timing if len({*shape.dims.values()}) == 1]
     source = family("tma").replace("    grid = (", "    M == N == K and __import__('os')._exit(1)\n    grid = (", 1)

@@ -39,6 +39,8 @@ class Traffic(Record):
     """Distinct 32-byte sectors, summed over requests: what moves between L2 and SM."""
     lines: NonNegativeFloat
     """Distinct 128-byte lines, summed over requests."""
+    most: NonNegativeFloat = 0.0
+    """Bytes of whole tiles: `bytes`, had no mask and no edge held any back."""
     reuse: float = Field(default=1.0, ge=0, le=1)
     """Distinct over all sectors that neighbouring programs load at the same time: what of it can miss the L2."""
 
@@ -93,6 +95,8 @@ class CountedLaunch(Record):
     window: Window = Window()
     complete: bool = True
     """Every iteration of every sampled program was run."""
+    hurried: bool = False
+    """The budget was spent before all programs that should be sampled were."""
     warnings: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
     """Buffers written to."""

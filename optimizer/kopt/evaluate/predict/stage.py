@@ -16,6 +16,7 @@ from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.predict.counting import LATE, Counting
 from kopt.evaluate.predict.estimate import Call, blocks, estimate, guess
+from kopt.evaluate.predict.work import shortfall
 from kopt.evaluate.recipe import Recipe
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
@@ -39,6 +40,8 @@ class _Traced:
     eager: Mapping[str, tuple[int, int]]
     """By shape: ATen operations that move something, and their bytes."""
     recipes: Mapping[str, Recipe]
+    aten: Mapping[str, Mapping[str, int]]
+    """By shape: how often each ATen operation is called."""
 
 
 class Predict:
@@ -66,6 +69,7 @@ class Predict:
         counted, why, notes = self._count(case, traced)
         predictions: list[Prediction] = []
         missing: dict[str, str] = {}
+        findings: list[Finding] = []
         for shape in case.task.timing:
             cost = hooks.cost(case.task, shape)
             call = Call(
@@ -74,19 +78,26 @@ class Predict:
             )  # fmt: skip
             launches = counted.get(shape.name)
             if launches is not None:
+                short = shortfall(case.task, shape, cost, launches, traced.aten.get(shape.name, ()), call.eager[1])
+                findings += [short] if short else []
+                if short and short.status:
+                    continue  # it would be the time of something else
                 predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
             elif (rough := guess(call, case.target, k, why.get(shape.name, "it was not counted"))) is not None:
                 predictions.append(rough)
             else:
                 missing[shape.name] = why.get(shape.name, "it was not counted")
-        findings = [
+        findings += [
             Finding(rule="predict.unavailable", message=f"no prediction: {reason}", shape=name)
             for name, reason in missing.items()
         ]
         findings += [Finding(rule="predict.note", message=note) for note in notes]
+        outcome = Outcome.UNAVAILABLE if missing else Outcome.PASSED
+        if any(finding.status for finding in findings):
+            outcome = Outcome.FAILED
         return StageResult(
             stage=self.name,
-            outcome=Outcome.UNAVAILABLE if missing else Outcome.PASSED,
+            outcome=outcome,
             facts={"counted": {name: [launch.facts() for launch in found] for name, found in counted.items()}},
             findings=tuple(findings),
             seconds=time.perf_counter() - started,
@@ -170,6 +181,8 @@ class _Uncounted(Exception):
 
 
 def _traced(earlier: Earlier) -> _Traced:
-    artifacts = earlier["trace"].artifacts if "trace" in earlier else {}
+    trace = earlier.get("trace")
+    artifacts, facts = (trace.artifacts, trace.facts) if trace else ({}, {})
     kinds: Any = (artifacts.get(kind, {}) for kind in ("kernels", "calls", "eager", "recipes"))
-    return _Traced(*kinds)
+    found: Any = (*kinds, facts.get("aten", {}))
+    return _Traced(*found)
