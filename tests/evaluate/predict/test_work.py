@@ -96,4 +96,19 @@ def test_what_is_not_counted_for_sure_is_a_warning(doubt: dict[str, Any]) -> Non
     finding = found(gemm(TILES // 8, **doubt))
     assert finding is not None
     assert finding.status is None
-    assert "not counted exactly" in finding.message
+    assert "not held against it" in finding.message
+
+
+def test_products_that_hang_on_integer_inputs_are_a_warning_and_stores_are_not() -> None:
+    task = content.load_task("msa_index", Path(__file__).resolve().parents[3])
+    shape = task.timing[0]
+    cost = hooks.cost(task, shape)
+    # Where every block is listed, no product is needed; a list is, always.
+    lists = int(cost.written) // (2 * 128 * 128)
+    idle = gemm(lists, turns=0, buffer="ids")
+    warned, rejected = (
+        shortfall(task, shape, cost, [launch], (), 0) for launch in (idle, gemm(lists // 2, turns=0, buffer="ids"))
+    )
+    assert warned is not None
+    assert (warned.status, "integers" in warned.message) == (None, True)
+    assert rejected is not None

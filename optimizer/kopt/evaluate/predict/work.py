@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.provenance import LIBRARY
+from kopt.evaluate.steering import STEERING
 from kopt.records import Cost, Finding, Shape, Status, Task
 
 SLACK = {"FLOPs": 0.10, "bytes": 0.02}
-"""Of what is due. Honest kernels come to 98.7 % of the FLOPs where programs that differ are sampled, and may leave out
-an index where everything is listed, up to 6 %; of the bytes, stored in whole tiles, to 100 %."""
+"""Of what is due. Honest kernels come to 98.7 % of the FLOPs where programs differ and some of them are looked at; of
+the bytes, in whole tiles, to 100 %."""
 _UNSURE = ("a branch depends", "a loop's", "a long loop", "inline assembly", "libdevice", "dot_scaled", "stand-in",
            "like an earlier launch")  # fmt: skip
 """Words of warnings that work may be missing from the counts."""
@@ -27,7 +28,7 @@ _ENOUGH = 3
 def shortfall(
     task: Task, shape: Shape, cost: Cost, launches: Sequence[CountedLaunch], operations: Iterable[str], moved: int
 ) -> Finding | None:
-    """What falls short at one shape, or the shortest of it; a warning, where the counts are not sure.
+    """What falls short at one shape, or the shortest of it; a warning, where the counts or the dues are not sure.
 
     `operations` are the call's ATen operations, and `moved` the bytes that these move.
     """
@@ -41,8 +42,12 @@ def shortfall(
     short = [unit for unit in owed if done[unit] < (1 - SLACK[unit]) * owed[unit]]
     if not short:
         return None
-    unit = min(short, key=lambda unit: done[unit] / owed[unit])
     why = next((reason for launch in launches for reason in _doubts(launch)), "")
+    unit = min(short, key=lambda unit: done[unit] / owed[unit])
+    if any(tensor.dtype in STEERING for tensor in task.inputs):
+        # Of lists that need no index, of sequences without keys: useful by the task's count, and no kernel's duty.
+        unit = "bytes" if "bytes" in short else "FLOPs"
+        why = why or ("what has to be computed depends on the task's integers" if unit == "FLOPs" else "")
     return _finding(shape, unit, done[unit], owed[unit], why)
 
 
@@ -50,7 +55,7 @@ def _finding(shape: Shape, unit: str, done: float, owed: float, why: str) -> Fin
     verb = "stored to outputs" if unit == "bytes" else "computed"
     message = f"{done:.4g} {unit} are {verb}, {done / owed:.1%} of the {owed:.4g} that the task's cost calls compulsory"
     if why:
-        message = f"{message}; not held against it, since it is not counted exactly ({why})"
+        message = f"{message}; not held against it ({why})"
     return Finding(
         rule="predict.work",
         message=message,
