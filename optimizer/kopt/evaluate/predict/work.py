@@ -61,8 +61,6 @@ def _finding(shape: Shape, unit: str, done: float, owed: float, why: str) -> Fin
         message=message,
         status=None if why else Status.REJECTED,
         shape=shape.name,
-        got=f"{done:.6g}",
-        want=f"{owed:.6g}",
     )
 
 
