@@ -34,8 +34,8 @@ DEADLINE = 120.0
 _LARGEST_IR = 16 << 20
 _BOXES = 256
 """TMA descriptors of one kernel."""
-_SHOWN = 100
-"""Characters of an option that is refused."""
+_SHOWN = 200
+"""Characters of a kernel's name, or of an option that is refused."""
 _OPTIONS = frozenset((
     "num_warps", "num_ctas", "num_stages", "warp_size", "maxnreg", "enable_fp_fusion", "enable_reflect_ftz",
     "launch_cooperative_grid", "launch_pdl", "debug", "sanitize_overflow", "max_num_imprecise_acc_default", "sched4reg",
@@ -77,7 +77,7 @@ class Compiled:
         blocks, limit = occupancy(product, registers=int(self.facts["registers"]), warps=warps, shared=shared)
         return KernelFacts(
             id=self.cubin,
-            name=str(self.metadata["name"]),
+            name=str(self.metadata["name"])[:_SHOWN],
             arch=arch,
             warps=warps,
             stages=int(self.metadata.get("num_stages") or 0),
@@ -177,7 +177,10 @@ class Compiler:
             message = f"{said} ({error['message']})" if said else error["message"]
             return Compiled(id, {}, {}, error=message, kind=error["kind"])
         image = (folder / "kernel.cubin").read_bytes()
-        code = cubin.read(image)
+        try:
+            code = cubin.read(image)
+        except ValueError as error:  # inline assembly can write sections of its own
+            return Compiled(id, {}, {}, error=f"its machine code cannot be read: {error}", kind="ptxas")
         facts = sass.facts(nvdisasm.read(code.words), code.lines, value["log"])
         facts["depth"] = value["depth"]
         facts["specialized"] = value["specialized"] or "USETMAXREG" in facts["opcodes"]
