@@ -36,7 +36,9 @@ BIG = 2048
 """Sizes on a GPU: work that outlasts what a batch costs."""
 
 Kind = Literal["guilty", "harmless", "honest"]
-Through = Literal["policy", "trace", "numerics", "measure"]
+Through = Literal["policy", "trace", "numerics", "predict", "measure"]
+UNTIMED: tuple[Through, ...] = ("trace", "numerics", "predict")
+"""Those that need no judge, in their order."""
 
 
 class Item(Record):
@@ -183,7 +185,7 @@ class Audit:
             )
         evaluator = self._evaluators[task.name]
         submission = Submission(n=1, sha=digest(source), origin="audit")
-        names = ("trace", "numerics")[: 1 if item.stage == "trace" else 2]
+        names = UNTIMED[: UNTIMED.index(item.stage) + 1]
         verdict = evaluator.judge(submission, source, None, names)
         for result in verdict.stages:
             failed = result.outcome is Outcome.FAILED

@@ -191,6 +191,24 @@ def test_what_lies_in_place_of_a_result_is_not_followed(forgery: str, check: Che
     assert check(source).outcome is Outcome.FAILED
 
 
+FORGERY = """
+    import gc
+    for thing in gc.get_objects():
+        if type(thing) is dict and set(thing) == {{"inputs", "outside", "launches", "aten"}}:
+            thing.update({forged})
+"""
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ['aten=1', 'aten=[[]]', 'aten=None', 'inputs=None', 'outside={}', 'outside=1 << 4000', 'launches="many"',
+     'launches=float("nan")', 'launches=-1'],
+)  # fmt: skip
+def test_an_account_that_is_none_is_rejected(forged: str, check: Check) -> None:
+    result = check(in_place_of_launch(LAUNCH + FORGERY.format(forged=forged)))
+    assert [(f.rule, f.status) for f in result.findings] == [("numerics.report", Status.REJECTED)]
+
+
 def test_no_expected_value_lies_on_the_disk_while_a_candidate_runs(check: Check) -> None:
     """It looks in every folder beside its own, and copies what it finds to where results go."""
     looks = (

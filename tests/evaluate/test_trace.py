@@ -322,9 +322,28 @@ def test_a_hostile_request_to_compile_is_refused_not_obeyed(
     assert not compiled.cubin
 
 
+@pytest.mark.parametrize(
+    ("grid", "rule", "words"),
+    [
+        ("10**400", "launch.grid", "k_major_kernel: grid x = 9007199254740992 or more, above CUDA's limit"),
+        ("-1", "launch.grid", "k_major_kernel: grid x is negative"),
+        ("float('inf')", "trace.exception", "'float' object cannot be interpreted as an integer"),
+        ("float('nan')", "trace.exception", "'float' object cannot be interpreted as an integer"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_told_with_its_launch(trace: Tracer, grid: str, rule: str, words: str) -> None:
+    source = (FAMILIES / "k_major.py").read_text().replace("k_major_kernel[grid]", f"k_major_kernel[({grid},)]")
+    findings = [f for f in trace(source).findings if f.status]
+    assert [(f.rule, f.status) for f in findings if f.rule == rule] == [(rule, Status.CRASHED)]
+    assert any(words in f.message for f in findings)
+
+
 HOSTILE = """
 import gc
 import torch
+
+ASKED = {{"compile": "", "ext": "ttir", "options": {{}}, "metadata": {{}}}}
+LAUNCHED = {{"launch": "x", "name": "k", "grid": [1, 1, 1], "allocator": 0, "descriptors": [], "arguments": []}}
 
 def fp8_gemm(a, b, scale_a, scale_b, out):
     for thing in gc.get_objects():
@@ -342,6 +361,12 @@ def fp8_gemm(a, b, scale_a, scale_b, out):
         'thing.tape.add({"launch": "forged", "name": "k", "grid": [1, 1, 1], "allocator": 0, "descriptors": []})',
         'thing.tape.add({"launch": 1, "name": None, "grid": [1e400, -1], "allocator": 0, "descriptors": []})',
         'thing.tape.add({"aten": "mm"})',
+        "thing._ask({**ASKED, 'options': {'num_warps': 10**400}})",
+        "thing._ask({**ASKED, 'options': {'x' * 10**6: 1}})",
+        "thing._ask({**ASKED, 'metadata': {'tensordesc_meta': [{'block_size': [1e999]}]}})",
+        "thing.tape.add({**LAUNCHED, 'descriptors': [{'address': 0, 'itemsize': 1, 'strides': []}]})",
+        "thing.tape.add({**LAUNCHED, 'grid': [10**400] * 3})",
+        "thing.tape.add({'aten': 'fill_', 'elements': 1, 'bytes': 1, 'fill': {'type': 'unknown', 'unknown': ''}})",
         'thing.tape.events = "nonsense"',
     ],
 )

@@ -22,6 +22,7 @@ from typing import Any
 from kopt.errors import HarnessError
 from kopt.evaluate import cubin, sass
 from kopt.evaluate.disassembly import Disassembler, Disassemblers
+from kopt.evaluate.hearsay import Nonsense, count, items, scalar, table, understood
 from kopt.evaluate.occupancy import occupancy
 from kopt.evaluate.workers import Workers
 from kopt.machine.products import Product
@@ -31,6 +32,10 @@ _JOB = "kopt.evaluate.worker.compile"
 DEADLINE = 120.0
 """Seconds a compilation may take; what takes longer is no kernel that a loop can work with."""
 _LARGEST_IR = 16 << 20
+_BOXES = 256
+"""TMA descriptors of one kernel."""
+_SHOWN = 200
+"""Characters of a kernel's name, or of an option that is refused."""
 _OPTIONS = frozenset((
     "num_warps", "num_ctas", "num_stages", "warp_size", "maxnreg", "enable_fp_fusion", "enable_reflect_ftz",
     "launch_cooperative_grid", "launch_pdl", "debug", "sanitize_overflow", "max_num_imprecise_acc_default", "sched4reg",
@@ -72,7 +77,7 @@ class Compiled:
         blocks, limit = occupancy(product, registers=int(self.facts["registers"]), warps=warps, shared=shared)
         return KernelFacts(
             id=self.cubin,
-            name=str(self.metadata["name"]),
+            name=str(self.metadata["name"])[:_SHOWN],
             arch=arch,
             warps=warps,
             stages=int(self.metadata.get("num_stages") or 0),
@@ -108,10 +113,12 @@ class Compiler:
     def submit(self, question: Mapping[str, Any], arch: int) -> str:
         """Begin to compile what an untrusted process asks for; the id to ask for the result with. Raises nothing."""
         try:
-            payload = _payload(question, arch)
-        except (TypeError, ValueError, KeyError, AttributeError):
+            with understood():
+                payload = _payload(question, arch)
+                wrong = _unsupported(question["options"])
+        except Nonsense:
             return self.refuse("the worker asked for a compilation that makes no sense")
-        if wrong := _unsupported(question["options"]):
+        if wrong:
             return self.refuse(f"compiler option {wrong} is not supported")
         id = hashlib.sha256(f"{self._toolchain}\n{json.dumps(payload, sort_keys=True)}".encode()).hexdigest()
         with self._lock:
@@ -170,7 +177,10 @@ class Compiler:
             message = f"{said} ({error['message']})" if said else error["message"]
             return Compiled(id, {}, {}, error=message, kind=error["kind"])
         image = (folder / "kernel.cubin").read_bytes()
-        code = cubin.read(image)
+        try:
+            code = cubin.read(image)
+        except ValueError as error:  # inline assembly can write sections of its own
+            return Compiled(id, {}, {}, error=f"its machine code cannot be read: {error}", kind="ptxas")
         facts = sass.facts(nvdisasm.read(code.words), code.lines, value["log"])
         facts["depth"] = value["depth"]
         facts["specialized"] = value["specialized"] or "USETMAXREG" in facts["opcodes"]
@@ -209,21 +219,17 @@ class Compiler:
 
 
 def _payload(question: Mapping[str, Any], arch: int) -> dict[str, Any]:
-    """What a clean process is told; every field is checked or made anew. ValueError and its kin for nonsense."""
-    text, extension, options = question["compile"], question["ext"], question["options"]
-    if not isinstance(text, str) or len(text) > _LARGEST_IR or extension not in ("ttir", "ttgir", "glir"):
-        raise ValueError(extension)
-    if not isinstance(options, dict):
-        raise TypeError("the options are no object")
-    scalars = {key: options[key] for key in sorted(_OPTIONS & set(options))}
-    if not all(isinstance(value, int | float | str | None) for value in scalars.values()):
-        raise TypeError("an option is no scalar")
+    """What a clean process is told; every field is checked or made anew."""
+    ir, extension, options = question["compile"], question["ext"], table(question["options"])
+    if not isinstance(ir, str) or len(ir) > _LARGEST_IR or extension not in ("ttir", "ttgir", "glir"):
+        raise Nonsense("no IR of a kind that is known")
+    scalars = {key: scalar(options[key]) for key in sorted(_OPTIONS & set(options))}
     # Made by a stage that ran with the candidate, as happens with Gluon; launches are checked against it.
     boxes = question["metadata"].get("tensordesc_meta")
     if boxes is not None:
-        boxes = [box and _box(box) for box in boxes]
+        boxes = [box and _box(box) for box in items(boxes, _BOXES)]
     return {
-        "ir": text,
+        "ir": ir,
         "ext": extension,
         "gluon": bool(question.get("gluon")),
         "options": scalars,
@@ -233,19 +239,19 @@ def _payload(question: Mapping[str, Any], arch: int) -> dict[str, Any]:
 
 
 def _box(box: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {key: int(box[key]) for key in ("swizzle", "elem_size", "elem_type", "fp4_padded") if key in box}
-    return {"block_size": [int(extent) for extent in box["block_size"]], **numbers}
+    numbers = {key: count(box[key]) for key in ("swizzle", "elem_size", "elem_type", "fp4_padded") if key in box}
+    return {"block_size": [count(extent) for extent in items(box["block_size"], 8)], **numbers}
 
 
 def _unsupported(options: Mapping[str, Any]) -> str:
     """The first option that would make a trusted process read files or run other code, or ""."""
     for key, value in options.items():
         if key in ("ir_override", "ptx_options", "instrumentation_mode", "min_shared_mem") and value:
-            return f"{key}={value!r}"
+            return f"{key}={value!r}"[:_SHOWN]
         if key == "extern_libs" and "libdevice" not in repr(value or "libdevice").partition(",")[0]:
-            return f"{key}={value!r}"
+            return f"{key}={value!r}"[:_SHOWN]
         if key not in _OPTIONS | _HARMLESS:
-            return repr(key)
+            return repr(key)[:_SHOWN]
     return ""
 
 

@@ -25,6 +25,8 @@ OnAsk = Callable[[dict[str, Any]], dict[str, Any]]
 
 _OUTPUT = 16 << 10
 """Bytes of stdout and stderr that are kept: the last ones."""
+_ERROR = 4000
+"""Characters of a child's own error that are read."""
 _BURIAL = 30.0
 """Seconds the fork server may need to end a job and all it left."""
 
@@ -229,10 +231,12 @@ class Job:
 def _account(answer: Mapping[str, Any], output: str, seconds: float) -> Reply:
     """A child's own account of itself, which may be a forgery: only its form is checked."""
     outcome, value = answer.get("outcome"), answer.get("value", {})
-    if outcome not in ("ok", "error", "crashed", "memory") or not isinstance(value, dict):
+    error, traceback = answer.get("error", ""), answer.get("traceback", "")
+    texts = isinstance(error, str) and isinstance(traceback, str)
+    if outcome not in ("ok", "error", "crashed", "memory") or not isinstance(value, dict) or not texts:
         return Reply("crashed", error="unreadable reply: unknown form", output=output, seconds=seconds)
-    error = "".join(c if c.isprintable() else " " for c in str(answer.get("error", "")))
-    return Reply(outcome, value, " ".join(error.split())[:600], str(answer.get("traceback", "")), output, seconds)
+    error = "".join(c if c.isprintable() else " " for c in error[:_ERROR])
+    return Reply(outcome, value, " ".join(error.split())[:600], traceback[-_OUTPUT:], output, seconds)
 
 
 def _how(status: int) -> str:

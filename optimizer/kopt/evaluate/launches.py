@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kopt.evaluate.compilation import Compiled
+from kopt.evaluate.hearsay import LARGEST
 from kopt.evaluate.occupancy import fits
 from kopt.machine.products import Product
 from kopt.records import Status
@@ -24,7 +25,10 @@ def violations(launch: Mapping[str, Any], compiled: Compiled, product: Product) 
     name = launch["name"]
     for axis, size, most in zip("xyz", launch["grid"], _GRID, strict=True):
         if size > most:
-            yield "launch.grid", f"{name}: grid {axis} = {size}, above CUDA's limit of {most}", Status.CRASHED
+            shown = size if size < LARGEST else f"{size} or more"
+            yield "launch.grid", f"{name}: grid {axis} = {shown}, above CUDA's limit of {most}", Status.CRASHED
+        if size < 0:
+            yield "launch.grid", f"{name}: grid {axis} is negative", Status.CRASHED
     for what, need, limit in fits(product, compiled.metadata):
         message = f"{name}: a block needs {need} of {what}, and {product.name} has {limit}"
         yield f"launch.{what.replace(' ', '_')}", message, Status.COMPILE_ERROR

@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from kopt.errors import HarnessError
 from kopt.evaluate.answers import Answers, Graded, Prepared, Problem, problems
+from kopt.evaluate.hearsay import Nonsense, count, items, text, understood
 from kopt.evaluate.provenance import LIBRARY
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.tensors import Layout, layout, nbytes
@@ -35,6 +36,8 @@ DEADLINE = 90.0
 
 _SHOWN = 8
 """Findings of one stage; more of the same help nobody."""
+_OPERATIONS = 1000
+"""ATen operations of one call that are read."""
 _FILLS = ("random", "keep", "nan")
 _IMPORT = {"syntax": Status.COMPILE_ERROR, "import": Status.CRASHED, "entry": Status.REJECTED}
 """Kinds of CandidateError and what they amount to."""
@@ -140,7 +143,8 @@ class Numerics:
         first = {index: data for index, data in outputs.items() if index < len(prepared.problems)}
         graded = self._answers.grade(task, prepared, first)
         findings = {index: list(grade.findings) for index, grade in graded.items()}
-        unavailable = str(reply.value.get("unavailable", ""))[:300]
+        why = reply.value.get("unavailable")
+        unavailable = why[:300] if isinstance(why, str) else ""
         for problem, finding in () if unavailable else _conduct(task, prepared, groups, reply, outputs, at):
             findings.setdefault(problem, []).append(finding)
         return Checked(
@@ -175,11 +179,17 @@ def _conduct(
         problem = next((call["problem"] for call in calls if call["call"] == at), None)
         yield problem or 0, _failure(reply, None if problem is None else prepared.problems[problem])
         return
+    try:
+        seen = _account(reply.value, calls)
+    except Nonsense as why:
+        message = f"the worker's report makes no sense ({why}): the candidate interfered with it"
+        yield 0, Finding(rule="numerics.report", message=message, status=Status.REJECTED)
+        return
     for call in calls:
         index = call["problem"]
         if call["call"] not in outputs:
             yield index, _wrong(prepared, index, "outputs", "the result is missing or of another size")
-        for rule, message in _seen(task, prepared.inputs[index], _dict(_dict(reply.value, "calls"), str(call["call"]))):
+        for rule, message in _broken(task, prepared.inputs[index], seen[call["call"]]):
             yield index, _wrong(prepared, index, rule, message)
     for group in groups:
         index, again = group["calls"][-1]["problem"], group["calls"][-1]["call"]
@@ -188,29 +198,49 @@ def _conduct(
             yield index, _wrong(prepared, index, "determinism", message)
 
 
-def _seen(task: Task, inputs: bytes, call: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the child saw of one call that breaks a rule: (rule, message)."""
-    if call.get("inputs") != hashlib.sha256(inputs).hexdigest():
+class _Seen(NamedTuple):
+    """What the child saw of one call."""
+
+    inputs: str
+    """SHA-256 of all of them afterwards."""
+    outside: str
+    launches: int
+    aten: list[str]
+
+
+def _account(value: Mapping[str, Any], calls: Sequence[Call]) -> dict[int, _Seen]:
+    """By call. Nonsense where the report is not of the form that `worker/execute.py` gives it."""
+    with understood():
+        found = {call["call"]: value["calls"][str(call["call"])] for call in calls}
+        return {
+            number: _Seen(
+                text(seen["inputs"]),
+                text(seen["outside"], 100),
+                count(seen["launches"]),
+                [text(name, 100) for name in items(seen["aten"], _OPERATIONS)],
+            )
+            for number, seen in found.items()
+        }
+
+
+def _broken(task: Task, inputs: bytes, call: _Seen) -> Iterator[tuple[str, str]]:
+    """Rules that a call breaks, by what the child saw of it: (rule, message)."""
+    if call.inputs != hashlib.sha256(inputs).hexdigest():
         yield "inputs", "the call changed its inputs"
-    if name := call.get("outside"):
-        yield "outside", f"the call wrote outside {name}, beyond its first or last element"
+    if call.outside:
+        yield "outside", f"the call wrote outside {call.outside}, beyond its first or last element"
     # A candidate can tell the interpreter from a GPU. Here as there, kernels have to do the work.
-    if not call.get("launches"):
+    if not call.launches:
         yield "launch", "no kernel was launched: the result comes from elsewhere"
-    used = sorted(str(name) for name in call.get("aten") or () if LIBRARY.match(str(name)))
+    used = sorted(name for name in call.aten if LIBRARY.match(name))
     if used and not task.provenance.library:
         yield "library", f"the host called {', '.join('aten::' + name for name in used)}"
 
 
-def _dict(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A dictionary within an untrusted reply; empty when it is something else."""
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
 def _failure(reply: Reply, problem: Problem | None) -> Finding:
     """Why the child did not end as it should."""
-    kind = str(reply.value.get("kind", ""))
+    named = reply.value.get("kind")
+    kind = named if isinstance(named, str) else ""
     rule, status = "numerics.crash", Status.CRASHED
     if kind in _IMPORT:
         rule, status = "numerics.import", _IMPORT[kind]

@@ -144,7 +144,7 @@ class _Reader:
                 _no(f"the host calls aten::{name}, which is no launch of the file's own")
             return
         x, y, z = event["grid"]
-        if x * y * z == 0:
+        if min(x, y, z) <= 0:
             return
         compiled = self._compiled.get(event["launch"])
         if compiled is None or compiled.error:
@@ -191,7 +191,7 @@ class _Reader:
                 yield Argument(kind="scalar", type=kind, value=value)
 
     def _descriptor(self, name: str, argument: Mapping[str, Any], box: Mapping[str, Any] | None) -> Argument:
-        if box is None or "swizzle" not in box:
+        if box is None or not {"swizzle", "elem_size", "elem_type"} <= set(box):
             _no(f"{name} takes a descriptor that the compiler did not lower to TMA")
         buffer, offset = self._place(argument)
         return Argument(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from kopt.evaluate import launches as launch_rules
 from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
+from kopt.evaluate.hearsay import LARGEST, Nonsense
 from kopt.evaluate.recipe import Recipe, recipe
 from kopt.evaluate.sass import SOURCE
 from kopt.evaluate.stage import Case, Earlier
@@ -134,8 +135,11 @@ class Trace:
             return
         try:
             report = traced.checked(reply.value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            facts.findings.append(_interfered(type(error).__name__))
+        except Nonsense as why:
+            facts.findings.append(_interfered(str(why)))
+            return
+        if any(len(seen["tensors"]) != len(case.task.tensors) for seen in report["shapes"].values()):
+            facts.findings.append(_interfered("it has other tensors than the task"))
             return
         facts.notes.extend(report["notes"])
         raised = report["error"]
@@ -176,9 +180,8 @@ class Trace:
                 asked.append(compiler.submit(question, arch))
                 return {"id": asked[-1]}
             ids = question.get("results")
-            return {
-                "results": {str(id): _told(compiler.result(str(id))) for id in ids} if isinstance(ids, list) else {}
-            }
+            known = [id for id in ids[:KERNELS] if isinstance(id, str)] if isinstance(ids, list) else []
+            return {"results": {id: _told(compiler.result(id)) for id in known}}
 
         with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
             folder = Path(name)
@@ -255,8 +258,9 @@ def _interfered(why: str) -> Finding:
 
 def _unfinished(reply: Reply) -> Finding:
     """The child did not get to report: a deadline, memory, a crash, or a file that cannot be imported."""
-    place = f"line {reply.value['line']}" if reply.value.get("line") else ""
-    message = str(reply.value.get("message") or reply.error)[:400]
+    line, message = reply.value.get("line"), reply.value.get("message")
+    place = f"line {line}" if isinstance(line, int) and 0 < line < LARGEST else ""
+    message = (message if isinstance(message, str) and message else reply.error)[:400]
     if reply.outcome == "timeout":
         return Finding(rule="trace.timeout", message=message, status=Status.TIMEOUT, place=place)
     status = Status.COMPILE_ERROR if reply.value.get("kind") == "syntax" else Status.CRASHED

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from kopt.records.base import Record
 from kopt.records.submission import Parameters
@@ -74,12 +74,12 @@ class Prediction(Record):
     """Modelled time of one call at one shape. It ranks and prunes; it is never shown as a measurement."""
 
     shape: str
-    us: float = Field(gt=0)
+    us: FiniteFloat = Field(gt=0)
     utilization: float | None = None
     """Fraction of the data-sheet peak; None where the product's peak is unknown."""
     roofline: float | None = None
     """Compulsory roofline time over predicted time."""
-    terms: Mapping[str, float] = {}
+    terms: Mapping[str, FiniteFloat] = {}
     """Microseconds by term: tensor, shared, l2, hbm, issue, latency, launch, ..."""
     bound: str = ""
     """Name of the largest term."""

@@ -115,8 +115,10 @@ def count(mode: str) -> Run:
     seen: Seen = {}
     access = Tally.access
 
-    def note(self: Tally, buffer: Any, direction: str, feed: str, nbytes: int, ids: Any, unknown: bool = False) -> None:
-        access(self, buffer, direction, feed, nbytes, ids, unknown)
+    def note(
+        self: Tally, buffer: Any, direction: str, feed: str, nbytes: int, most: int, ids: Any, unknown: bool = False
+    ) -> None:
+        access(self, buffer, direction, feed, nbytes, most, ids, unknown)
         if ids.size and buffer.name in named:
             lines = (ids >> 2).astype(np.int64) - (buffer.base >> 7)
             add(seen, f"{builder.grid_idx} {buffer.name} {direction}", nbytes, lines)

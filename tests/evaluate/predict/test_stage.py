@@ -128,6 +128,15 @@ def test_slow_shapes_are_counted_side_by_side_where_processors_are_idle(
     assert (sum(bool(names) for names, _ in found) > 1) == several
 
 
+def test_a_call_that_leaves_tiles_out_fails_and_has_no_modelled_time(stage: Predict) -> None:
+    lazy = family("tma").replace("    tma_kernel[grid]", "    grid = (grid[0] // 2,)\n    tma_kernel[grid]", 1)
+    assert lazy != family("tma")
+    result = run(stage, lazy)
+    assert result.outcome is Outcome.FAILED
+    assert {f.rule for f in result.findings} == {"predict.work"}
+    assert not result.artifacts["predictions"]
+
+
 def test_a_process_that_one_shape_ends_costs_no_later_shape(stage: Predict) -> None:
     cubes = [shape.name for shape in TASK.timing if len({*shape.dims.values()}) == 1]
     source = family("tma").replace("    grid = (", "    M == N == K and __import__('os')._exit(1)\n    grid = (", 1)
@@ -135,6 +144,45 @@ def test_a_process_that_one_shape_ends_costs_no_later_shape(stage: Predict) -> N
     assert [f.shape for f in result.findings] == cubes
     assert all("exited with status 1" in f.message for f in result.findings)
     assert set(result.artifacts["counted"]) == {shape.name for shape in TASK.timing} - set(cubes)
+
+
+FORGER = """
+import gc
+
+AMOUNTS = ("requests", "bytes", "sectors", "lines")
+MMA = {{"a": "fp8e4nv", "b": "fp8e4nv", "m": 128, "n": 128, "k": 128, "count": 1e12}}
+STORE = {{"buffer": "out", "direction": "store", "feed": "pointer", **dict.fromkeys(AMOUNTS, 1e12)}}
+LOOP = {{"lines": [0, 0], "executions": 1, "mma": [MMA], "traffic": [STORE]}}
+COUNTS = {{"programs": 1, "sampled": 1, "loops": [LOOP], "stores": [], "warnings": []}}
+LAUNCH = {{"name": "k", "grid": [1, 1, 1], "key": "", "buffers": {{}}, "counts": COUNTS}}
+
+def fp8_gemm(a, b, scale_a, scale_b, out):
+    for thing in gc.get_objects():
+        if type(thing).__name__ == "Tape":
+            thing.add({{"launch": {forged}}})
+"""
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "7",
+        "{**LAUNCH, 'counts': ['abc']}",
+        "{**LAUNCH, 'counts': {**COUNTS, 'programs': 10**400}}",
+        "{**LAUNCH, 'counts': {**COUNTS, 'loops': []}}",
+        "{**LAUNCH, 'counts': {**COUNTS, 'loops': [{**LOOP, 'executions': float('inf')}]}}",
+        "{**LAUNCH, 'counts': {**COUNTS, 'loops': [{**LOOP, 'operations': {'float': float('nan')}}]}}",
+        "{**LAUNCH, 'counts': {**COUNTS, 'loops': [{**LOOP, 'executions': 1e-300, 'operations': {'float': 1e15}}]}}",
+        "{**LAUNCH, 'grid': [10**400, 1, 1]}",
+        "{**LAUNCH, 'name': 'k' * 10**7}",
+        "{'name': [[]], 'uncounted': {}}",
+    ],
+)
+def test_counts_that_nothing_can_have_give_no_prediction_and_do_no_harm(stage: Predict, forged: str) -> None:
+    result = run(stage, FORGER.format(forged=forged))
+    assert not result.artifacts["predictions"]
+    assert result.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)
+    assert len(result.model_dump_json()) < 10_000
 
 
 def test_a_candidate_that_ends_every_process_is_not_tried_for_ever(stage: Predict) -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field
 
+from kopt.evaluate.hearsay import LARGEST
 from kopt.records.base import Record
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=1000)]
+Names = Annotated[tuple[Name, ...], Field(max_length=1000)]
+Extent = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Of a tile: Triton's limit for a whole one."""
 
 
 class Mma(Record):
     """tl.dot of one tile shape."""
 
-    a: str
+    a: Name
     """Element type of A as Triton names it: fp8e4nv, bf16, ..."""
-    b: str
-    m: int = Field(ge=1)
-    n: int = Field(ge=1)
-    k: int = Field(ge=1)
-    count: NonNegativeFloat
+    b: Name
+    m: Extent
+    n: Extent
+    k: Extent
+    count: Amount
     """Executions per program."""
 
     @property
@@ -29,16 +37,18 @@ class Mma(Record):
 class Traffic(Record):
     """Accesses to one buffer in one direction by one kind of instruction, per program."""
 
-    buffer: str
+    buffer: Name
     direction: Literal["load", "store", "atomic"]
     feed: Literal["pointer", "descriptor"]
-    requests: NonNegativeFloat
-    bytes: NonNegativeFloat
+    requests: Amount
+    bytes: Amount
     """Of the elements that the masks let through."""
-    sectors: NonNegativeFloat
+    sectors: Amount
     """Distinct 32-byte sectors, summed over requests: what moves between L2 and SM."""
-    lines: NonNegativeFloat
+    lines: Amount
     """Distinct 128-byte lines, summed over requests."""
+    most: Amount = 0.0
+    """Bytes of whole tiles: `bytes`, had no mask and no edge held any back."""
     reuse: float = Field(default=1.0, ge=0, le=1)
     """Distinct over all sectors that neighbouring programs load at the same time: what of it can miss the L2."""
 
@@ -51,12 +61,12 @@ class Traffic(Record):
 class Loop(Record):
     """What happens directly inside one loop body, per program; lines (0, 0) are what lies outside of all loops."""
 
-    lines: tuple[NonNegativeInt, NonNegativeInt]
-    executions: NonNegativeFloat
-    mma: tuple[Mma, ...] = ()
-    operations: dict[str, NonNegativeFloat] = {}
+    lines: tuple[Count, Count]
+    executions: Amount
+    mma: tuple[Mma, ...] = Field(default=(), max_length=1000)
+    operations: dict[Name, Amount] = Field(default={}, max_length=100)
     """Elements by class: float, special (exp, log, division, ...), convert, compare, select, int, reduce, extern."""
-    traffic: tuple[Traffic, ...] = ()
+    traffic: tuple[Traffic, ...] = Field(default=(), max_length=1000)
 
     @property
     def whole(self) -> bool:
@@ -66,37 +76,39 @@ class Loop(Record):
 class Spread(Record):
     """How unevenly the work lies on the programs."""
 
-    max: float = Field(default=1.0, ge=1)
+    max: float = Field(default=1.0, ge=1, le=LARGEST, allow_inf_nan=False)
     """Largest over mean."""
-    cv: NonNegativeFloat = 0.0
+    cv: Amount = 0.0
     """Standard deviation over mean."""
 
 
 class Window(Record):
     """The neighbouring programs that `reuse` was found from."""
 
-    programs: NonNegativeInt = 0
-    of: NonNegativeInt = 0
+    programs: Count = 0
+    of: Count = 0
 
 
 class CountedLaunch(Record):
     """Means over the sampled programs of one launch."""
 
-    name: str
-    grid: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
-    programs: NonNegativeInt
-    sampled: NonNegativeInt = 0
-    loops: tuple[Loop, ...] = ()
-    spans: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeFloat, NonNegativeInt, NonNegativeInt], ...] = ()
+    name: Name
+    grid: tuple[Count, Count, Count]
+    programs: Count
+    sampled: Count = 0
+    loops: tuple[Loop, ...] = Field(default=(), max_length=1000)
+    spans: tuple[tuple[Count, Count, Amount, Count, Count], ...] = Field(default=(), max_length=10_000)
     """Branches and functions: first line, last line, executions per program, and the lines of the loop they ran in."""
     work: Spread = Spread()
     window: Window = Window()
     complete: bool = True
     """Every iteration of every sampled program was run."""
-    warnings: tuple[str, ...] = ()
-    stores: tuple[str, ...] = ()
+    hurried: bool = False
+    """The budget was spent before all programs that should be sampled were."""
+    warnings: Names = ()
+    stores: Names = ()
     """Buffers written to."""
-    buffers: dict[str, NonNegativeInt] = {}
+    buffers: dict[Name, Count] = Field(default={}, max_length=1000)
     """Bytes of the storages that were touched."""
 
     @property

@@ -85,7 +85,8 @@ class Counting:
             def answer(question: dict[str, Any]) -> dict[str, Any]:
                 if "next" in question:
                     return {"shape": self._next(question["next"], shapes, taken)}
-                return {"counts": self._known(str(question.get("known")))}
+                key = question.get("known")
+                return {"counts": self._known(key) if isinstance(key, str) else None}
 
             payload = {
                 "file": FILE,

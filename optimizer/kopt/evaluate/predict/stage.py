@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from kopt.evaluate import hooks
+from kopt.evaluate.hearsay import Nonsense, items, table, text, understood
 from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.predict.counting import LATE, Counting
 from kopt.evaluate.predict.estimate import Call, blocks, estimate, guess
+from kopt.evaluate.predict.work import shortfall
 from kopt.evaluate.recipe import Recipe
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
@@ -28,6 +28,8 @@ DEADLINE = 200.0
 """Seconds for counting all timing shapes of a candidate. Most need one; an index that is built on the way, thirty."""
 _REMEMBERED = 20_000
 """Launches whose counts are kept."""
+_LAUNCHES = 20_000
+"""Of one call; no more are recorded."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class _Traced:
     eager: Mapping[str, tuple[int, int]]
     """By shape: ATen operations that move something, and their bytes."""
     recipes: Mapping[str, Recipe]
+    aten: Mapping[str, Mapping[str, int]]
+    """By shape: how often each ATen operation is called."""
 
 
 class Predict:
@@ -66,6 +70,7 @@ class Predict:
         counted, why, notes = self._count(case, traced)
         predictions: list[Prediction] = []
         missing: dict[str, str] = {}
+        findings: list[Finding] = []
         for shape in case.task.timing:
             cost = hooks.cost(case.task, shape)
             call = Call(
@@ -74,19 +79,29 @@ class Predict:
             )  # fmt: skip
             launches = counted.get(shape.name)
             if launches is not None:
-                predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
+                short = shortfall(case.task, shape, cost, launches, traced.aten.get(shape.name, ()), call.eager[1])
+                findings += [short] if short else []
+                if short and short.status:
+                    continue  # it would be the time of something else
+                try:
+                    predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
+                except (ArithmeticError, ValueError) as error:  # counts of the right form that nothing can have
+                    missing[shape.name] = f"no time follows from its counts ({type(error).__name__})"
             elif (rough := guess(call, case.target, k, why.get(shape.name, "it was not counted"))) is not None:
                 predictions.append(rough)
             else:
                 missing[shape.name] = why.get(shape.name, "it was not counted")
-        findings = [
+        findings += [
             Finding(rule="predict.unavailable", message=f"no prediction: {reason}", shape=name)
             for name, reason in missing.items()
         ]
         findings += [Finding(rule="predict.note", message=note) for note in notes]
+        outcome = Outcome.UNAVAILABLE if missing else Outcome.PASSED
+        if any(finding.status for finding in findings):
+            outcome = Outcome.FAILED
         return StageResult(
             stage=self.name,
-            outcome=Outcome.UNAVAILABLE if missing else Outcome.PASSED,
+            outcome=outcome,
             facts={"counted": {name: [launch.facts() for launch in found] for name, found in counted.items()}},
             findings=tuple(findings),
             seconds=time.perf_counter() - started,
@@ -111,7 +126,9 @@ class Predict:
         for shares, reply in counting.run(self._deadline, 0.6 * self._deadline):
             self._read(source, shares, reply, counted, why)
             found = reply.value.get("notes")
-            notes |= dict.fromkeys(str(note)[:300] for note in (found if isinstance(found, list) else ())[:8])
+            notes |= dict.fromkeys(
+                note[:300] for note in (found if isinstance(found, list) else ())[:8] if isinstance(note, str)
+            )
         return counted, why, list(notes)[:8]
 
     def _read(
@@ -123,31 +140,31 @@ class Predict:
         why: dict[str, str],
     ) -> None:
         """What one job answered about the shapes that it was given."""
-        shapes = reply.value.get("shapes") if reply.ok else None
         for name in names:
-            answer = shapes.get(name) if isinstance(shapes, dict) else None
             if not reply.ok:
                 why[name] = reply.error or reply.outcome
-            elif not isinstance(answer, dict) or not isinstance(answer.get("launches"), list):
-                why[name] = str(answer.get("error", "no counts") if isinstance(answer, dict) else "no counts")[:300]
-            else:
-                try:
-                    counted[name] = tuple(self._launch(source, item) for item in answer["launches"])
-                except _Uncounted as reason:
-                    why[name] = str(reason)
-                except (ValidationError, TypeError, KeyError) as error:
-                    why[name] = f"unreadable counts: {' '.join(str(error).split())[:200]}"
+                continue
+            try:
+                with understood():
+                    answer = reply.value["shapes"][name]
+                    if "error" in answer:
+                        raise _Uncounted(text(answer["error"]))
+                    counted[name] = tuple(self._launch(source, item) for item in items(answer["launches"], _LAUNCHES))
+            except _Uncounted as reason:
+                why[name] = str(reason)
+            except Nonsense as error:
+                why[name] = f"unreadable counts ({error})"
 
     def _launch(self, source: str, item: Mapping[str, Any]) -> CountedLaunch:
         if "uncounted" in item:
             raise _Uncounted(
-                f"{str(item['name'])[:80]} is a {str(item['uncounted'])[:40]} kernel, which is not counted"
+                f"{text(item['name'], 80)} is a {text(item['uncounted'], 40)} kernel, which is not counted"
             )
-        counts = dict(item["counts"])
+        counts, key = table(item["counts"]), text(item["key"], 200)
         launch = CountedLaunch(name=item["name"], grid=item["grid"], buffers=item["buffers"], **counts)
         with self._lock:
-            if item["key"] and len(self._counts) < _REMEMBERED:
-                self._counts[source, str(item["key"])] = counts
+            if key and len(self._counts) < _REMEMBERED:
+                self._counts[source, key] = counts
         return launch
 
     def _known(self, source: str, key: str) -> dict[str, Any] | None:
@@ -165,11 +182,13 @@ class Predict:
         )
 
 
-class _Uncounted(Exception):
+class _Uncounted(Nonsense):
     """The interpreter does not cover a launch."""
 
 
 def _traced(earlier: Earlier) -> _Traced:
-    artifacts = earlier["trace"].artifacts if "trace" in earlier else {}
+    trace = earlier.get("trace")
+    artifacts, facts = (trace.artifacts, trace.facts) if trace else ({}, {})
     kinds: Any = (artifacts.get(kind, {}) for kind in ("kernels", "calls", "eager", "recipes"))
-    return _Traced(*kinds)
+    found: Any = (*kinds, facts.get("aten", {}))
+    return _Traced(*found)

@@ -28,7 +28,8 @@ def encode(message: Mapping[str, Any]) -> bytes:
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in a frame's body; FrameError when it is none."""
     try:
-        message = json.loads(body)
+        # Decoded here: `json` would guess at other encodings, and lets encoded surrogates pass.
+        message = json.loads(body.decode())
         if b"\\ud" in body.lower():
             # Half a surrogate pair is legal JSON that no file can hold.
             message = json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))

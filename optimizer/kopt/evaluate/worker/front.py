@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from triton.runtime.errors import OutOfResources, PTXASError
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from kopt.evaluate.hearsay import LARGEST
 from kopt.evaluate.occupancy import fits
 from kopt.evaluate.sass import SOURCE
 from kopt.evaluate.worker import one_configuration, recording
@@ -215,7 +217,7 @@ class TracedKernel(CompiledKernel):  # type: ignore[misc]
         event = {
             "launch": self.id,
             "name": self.name,
-            "grid": [int(x), int(y), int(z)],
+            "grid": [min(index(n), LARGEST) for n in (x, y, z)],  # TypeError for floats, as in Triton's launcher
             "allocator": has_allocator,
             "descriptors": [_descriptor(arg) for arg in args if type(arg).__name__.endswith("TensorDescriptor")],
             # Written down when the call is over: it is being timed.

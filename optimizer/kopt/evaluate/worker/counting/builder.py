@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         count, ids = sectors(ptr.data, live)
         itemsize = max(1, ptr.get_element_ty().primitive_bitwidth // 8)
         buffer = self.space.find(int(ids[0]) << 5) if ids.size else None
-        self.tally.access(buffer, direction, "pointer", count * itemsize, ids, unknown=not known(ptr))
+        self.tally.access(buffer, direction, "pointer", count * itemsize, ptr.data.size * itemsize, ids, not known(ptr))
         return buffer, live
 
     # Descriptors (TMA).
@@ -237,7 +238,8 @@ class CountingBuilder(InterpreterBuilder):  # type: ignore[misc]
         extents = [int(getattr(extent, "value", extent)) for extent in (block or desc.block_shape)]
         count, ids = box_sectors(base, shape, strides, offsets, extents, itemsize)
         buffer = self.space.find(base)
-        self.tally.access(buffer, direction, "descriptor", count * itemsize, ids, unknown=not exact)
+        most = prod(extents) * itemsize
+        self.tally.access(buffer, direction, "descriptor", count * itemsize, most, ids, not exact)
         if direction != "load":
             self._spoil(buffer)
 

@@ -184,7 +184,7 @@ class Recorder:
                     light.append(run(index, Depth("light")))
                     if spent(1.0):
                         break
-        return summary(programs, tallies, light, window, shares)
+        return {**summary(programs, tallies, light, window, shares), "hurried": spent(1.0)}
 
     def _lengths(
         self, programs: int, run: Callable[[int, Depth], Tally], spent: Callable[[], bool]

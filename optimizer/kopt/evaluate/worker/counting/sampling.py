@@ -168,7 +168,7 @@ def _loop(span: Span, works: list[tuple[float, Work]], whole: float, reuse: dict
         for kind, elements in work.operations.items():
             operations[kind] += share * elements
         for route, amount in work.traffic.items():
-            sums = traffic.setdefault(route, [0.0] * 4)
+            sums = traffic.setdefault(route, [0.0] * 5)
             sums[:] = [a + share * b for a, b in zip(sums, amount, strict=True)]
     return {
         "lines": list(span),
@@ -181,6 +181,7 @@ def _loop(span: Span, works: list[tuple[float, Work]], whole: float, reuse: dict
             {
                 "buffer": name, "direction": direction, "feed": feed, "requests": amount[0] / whole,
                 "bytes": amount[1] / whole, "sectors": amount[2] / whole, "lines": amount[3] / whole,
+                "most": amount[4] / whole,
                 "reuse": reuse.get(name, 1.0) if direction == "load" else 1.0,
             }
             for (name, direction, feed), amount in sorted(traffic.items())

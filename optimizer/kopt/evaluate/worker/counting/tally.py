@@ -27,7 +27,7 @@ class Work:
     operations: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Elements by class: float, special (exp, log, division, ...), convert, int, reduce, extern."""
     traffic: dict[Route, list[float]] = field(default_factory=dict)
-    """[requests, bytes, sectors, lines]"""
+    """[requests, bytes, sectors, lines, bytes had no mask held any back]"""
 
     def scale(self, factor: float) -> None:
         self.executions *= factor
@@ -84,16 +84,25 @@ class Tally:
         self.here.operations[kind] += self.weight * elements
 
     def access(
-        self, buffer: Buffer | None, direction: str, feed: str, nbytes: int, ids: Array, unknown: bool = False
+        self,
+        buffer: Buffer | None,
+        direction: str,
+        feed: str,
+        nbytes: int,
+        most: int,
+        ids: Array,
+        unknown: bool = False,
     ) -> None:
-        """One access; `unknown` addresses are counted, but say nothing about what neighbours share."""
+        """One access, of `nbytes` of its tile's `most`; `unknown` addresses are counted, but say nothing about what
+        neighbours share."""
         name = "?" if buffer is None else buffer.name
-        amount = self.here.traffic.setdefault((name, direction, feed), [0.0, 0.0, 0.0, 0.0])
+        amount = self.here.traffic.setdefault((name, direction, feed), [0.0] * 5)
         weight = self.weight
         amount[0] += weight
         amount[1] += weight * nbytes
         amount[2] += weight * ids.size
         amount[3] += weight * lines(ids)
+        amount[4] += weight * most
         if self.window is not None and direction == "load" and ids.size:
             self.window_sum[name] += ids.size
             tiles = self.window.setdefault(name, {})
