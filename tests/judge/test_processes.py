@@ -91,16 +91,31 @@ def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: p
         judge.measure(SLOW, plan=QUICK)
 
 
-def test_the_next_runner_waits_without_a_kernel_and_is_replaced_when_it_dies(judge: Judge) -> None:
+def started(pid: int) -> int:
+    """When a process began. By this, not by its number: numbers come round."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+@pytest.mark.parametrize("before", [0.0, 0.5])
+def test_the_next_runner_waits_without_a_kernel_and_is_replaced_when_it_dies(judge: Judge, before: float) -> None:
     judge.measure(PLAIN, plan=QUICK)
     # Whoever has imported a kernel has its file; the baseline has none either, but was there before.
     runners = {pid: str(Path(f"/proc/{pid}/cwd").readlink()) for pid in family(judge.about["pid"])}
     runners = {pid: folder for pid, folder in runners.items() if "kopt-runner-" in folder}
     assert len(runners) == 2
-    # By its start, not by its number: numbers come round.
-    waiting = max(runners, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
+    waiting = max(runners, key=started)
     assert not list(Path(runners[waiting]).glob("*.py"))
+    time.sleep(before)  # it has said by then that it is awake
     os.kill(waiting, signal.SIGKILL)
+    assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
+
+
+def test_a_baseline_that_died_between_two_verdicts_is_replaced(judge: Judge) -> None:
+    judge.measure(PLAIN, plan=QUICK)
+    runners = [pid for pid in family(judge.about["pid"]) if "kopt-runner-" in str(Path(f"/proc/{pid}/cwd").readlink())]
+    baseline = min(runners, key=started)
+    os.kill(baseline, signal.SIGKILL)
+    assert gone([baseline])
     assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
 
 

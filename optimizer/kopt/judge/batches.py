@@ -69,7 +69,8 @@ class Batches:
         """
         assert arm.deck is not None
         wanted: Mode = mode or ("eager" if first or not calls else self._launch)
-        seconds = min(self._plan.call_seconds * (1.0 if first else 0.2), max(0.1, self.time_left))
+        # A later batch that began in time may end: what its quad has shown would be lost with it.
+        seconds = min(self._plan.call_seconds, max(0.1, self.time_left)) if first else 0.2 * self._plan.call_seconds
         if arm.label == TRUSTED:
             # Ours: when it is late the machine is busy, and no candidate is to blame.
             seconds = max(seconds, _PATIENCE)

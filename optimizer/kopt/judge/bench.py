@@ -138,7 +138,7 @@ class Bench:
     def kept(self, task: Task, nbytes: int) -> Arm | None:
         """The trusted runner of this task, if it is there and has room enough; otherwise it is gone."""
         held = self._kept
-        if held is not None and (held[0] != task.sha or held[1].arena.numel() < nbytes):
+        if held is not None and (held[0] != task.sha or held[1].arena.numel() < nbytes or not held[1].runner.quiet):
             self.drop()
             return None
         self._kept = None

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kopt.errors import HarnessError
 from kopt.judge.arms import Arm
+from kopt.judge.runners import RunnerFailed
 from kopt.records import Finding, Parameters, Task
 
 if TYPE_CHECKING:
     from kopt.judge.bench import Bench
 
 TRUSTED, CANDIDATE, RIVAL = "baseline", "kernel", "incumbent"
+_RUNNERS = 2
+"""That are tried: one which has waited may have died meanwhile."""
 
 
 class Rejected(Exception):
@@ -57,9 +61,17 @@ class Crew:
             "arena_bytes": size,
         }
         caches = bench.caches(source, parameters) if source else []
-        runner = bench.runner(trusted=label == TRUSTED)
-        self._arms[label] = arm = Arm(label, runner, arena)
-        runner.hire(label, payload, fd, caches)
+        for _ in range(_RUNNERS):
+            runner = bench.runner(trusted=label == TRUSTED)
+            self._arms[label] = arm = Arm(label, runner, arena)
+            try:
+                runner.hire(label, payload, fd, caches)
+                break
+            except RunnerFailed as failure:  # before it has imported anything: no kernel's doing
+                self.dismiss(label)
+                why = failure.finding.message
+        else:
+            raise HarnessError(f"runners fail before they have a kernel: {why}")
         runner.ready(start)
         return arm
 

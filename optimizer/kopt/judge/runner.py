@@ -84,6 +84,7 @@ class Serving:
         self._arena = self._backend.attach(fds[0], payload["arena_bytes"])
         os.close(fds[0])
         shelf.adopt(folder / shelf.CACHE)
+        self.send({"hired": True})
         self._stage = "import"
         task = Task.model_validate(payload["task"])
         self._order = [t.name for t in task.tensors]

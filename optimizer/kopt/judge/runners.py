@@ -34,6 +34,8 @@ _MESSAGE = 64 << 10
 """Bytes that a runner has to say at most."""
 _LIFE = 86400.0
 """Seconds. A judge ends its runners by itself, and the fork server ends them with the judge."""
+_HIRE_S = 60.0
+"""Seconds until it has mapped the memory that it is given."""
 _COMMON = 60.0
 """Seconds for what every process would else compile."""
 _STAGES = {
@@ -150,9 +152,15 @@ class Runner:
         walls = self._expect("awake", seconds, "wake up").get("walls")
         self.walls = {line(name, 40): said(walls, name) for name in walls} if isinstance(walls, dict) else {}
 
-    def hire(self, label: str, payload: Mapping[str, Any], arena_fd: int, caches: Sequence[Path] = ()) -> None:
-        """Tell it which kernel it is for; `ready` then waits until that is imported.
+    @property
+    def quiet(self) -> bool:
+        """Whether it has nothing to say, as befits one that waits: neither words nor that it is gone."""
+        return not select.select([self._sock], [], [], 0)[0]
 
+    def hire(self, label: str, payload: Mapping[str, Any], arena_fd: int, caches: Sequence[Path] = ()) -> None:
+        """Give it memory and tell it which kernel it is for; `ready` then waits until that is imported.
+
+        RunnerFailed is no candidate's doing here: nothing of it has run yet.
         `caches` are Triton caches to start with, copied: what a candidate writes there is seen by nobody else.
         """
         self.label = label
@@ -164,6 +172,7 @@ class Runner:
         except OSError:
             raise self._died() from None
         self._tell(payload)
+        self._expect("hired", _HIRE_S, "take the work")
 
     def ready(self, seconds: float) -> None:
         self._expect("ready", seconds, "import")

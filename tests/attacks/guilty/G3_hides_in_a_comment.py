@@ -1,5 +1,6 @@
 # coding: utf-7
 """What is a comment for who reads it as UTF-8 is a statement for Python."""
+
 import torch
 # +AAo-import sys+AAo-
 

@@ -1,5 +1,6 @@
 # coding: unicode_escape
 """Likewise: the escapes in its comments are ends of lines."""
+
 import torch
 # \x0aimport sys\x0a
 
