@@ -57,6 +57,8 @@ class Item(Record):
     """Whether the check shapes are needed to find it; without them the timed batches must."""
     processes: int = 1
     """Fresh ones in which it is measured."""
+    quads: int = 1
+    """At least: what shows in time needs some."""
     at_least_us: float = 0.0
     """Its true time per call."""
     path: Path = Path()
@@ -173,7 +175,7 @@ class Audit:
             shapes = (Shape(name="big", dims=dict.fromkeys(task.dims, BIG)),)
             if "timeout" in item.expect:
                 plan = plan.model_copy(update={"call_seconds": 5.0})
-        quads = max(plan.quads, item.processes)
+        quads = max(plan.quads, item.processes, item.quads)
         plan = plan.model_copy(update={"check": item.checks, "processes": item.processes, "quads": quads})
         return self._judges[task.name].measure(source, shapes=shapes, plan=plan)
 

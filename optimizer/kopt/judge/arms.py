@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 from kopt.judge.accuracy import Errors
+from kopt.judge.aside import Aside
 from kopt.judge.backends import JudgeSide, Sample, Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
@@ -52,6 +53,9 @@ class Arm:
     deck: Deck | None = None
     errors: Errors = field(default_factory=Errors)
     """Of what it wrote since it was set up."""
+
+    def __post_init__(self) -> None:
+        self.aside = Aside(self.runner.pid)
 
     def setup(self, task: Task, hooks: ModuleType, shape: Shape, layout: Layout, backend: JudgeSide) -> Deck:
         # The old deck's private memory must be free before the new one's is asked for.

@@ -74,6 +74,8 @@ class Batches:
         if arm.label == TRUSTED:
             # Ours: when it is late the machine is busy, and no candidate is to blame.
             seconds = max(seconds, _PATIENCE)
+        elif found := arm.aside.back(arm.label):
+            raise Rejected(found, arm.label)
         batch = run(
             self._backend,
             arm,
@@ -91,6 +93,7 @@ class Batches:
             count=count,
             watch=self.watch,
         )
+        arm.aside.leave()
         if batch is None and mode is None:
             message = f"the {arm.label}'s calls cannot be captured in a CUDA graph, from which this task's are timed"
             message += f" ({why})" if (why := arm.runner.refusal) else ""
