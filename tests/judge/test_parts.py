@@ -371,8 +371,15 @@ def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further
 
 def test_null_batches_that_something_delays_make_no_kernel_faster() -> None:
     series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
-    series.nulls = [Null(rest + 50.0, 50.0) for rest in (400.0, 100.0, 900.0)]
+    series.nulls = [Null(rest + 50.0, 50.0) for rest in (100.0, 900.0, 100.0, 400.0, 100.0)]
     assert series.net(batch(1150.0, 50.0)) == 1000.0
+
+
+def test_how_many_null_batches_there_are_moves_no_time() -> None:
+    few, many = (Series(Shape(name="one", dims={}), None) for _ in range(2))  # type: ignore[arg-type]
+    few.nulls = [Null(rest, 0.0) for rest in (90.0, 100.0, 110.0, 120.0, 130.0)]
+    many.nulls = few.nulls * 5
+    assert few.net(batch(1100.0, 0.0)) == pytest.approx(many.net(batch(1100.0, 0.0)), abs=1.0)
 
 
 @pytest.mark.parametrize("slow", ["kernel", "baseline"])
@@ -503,7 +510,7 @@ def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task)
 ])  # fmt: skip
 def test_errors_are_held_against_the_vendors_and_what_chance_makes_of_few(sizes, error, right) -> None:
     errors = Errors(whole=error)
-    findings = list(imprecise(Shape(name="one", dims={}), errors, 3.6e-8, 3e-8, math.prod(sizes)))
+    findings = list(imprecise(Shape(name="one", dims={}), errors, Errors(whole=3.6e-8), 3e-8, math.prod(sizes)))
     assert [f.rule for f in findings] == ([] if right else ["judge.precision"])
 
 
@@ -513,11 +520,18 @@ def test_errors_of_slices_are_held_against_the_vendors_over_all_calls_together()
         errors.add(3.6e-8, {"out": [(3.6e-8, 48), (3.6e-8, 48)], "sums": [(1e-9, 48)]})
     errors.add(None, {"out": [(math.inf, 48)]})  # of nothing
     assert errors.slices == (pytest.approx(3.6e-8), 7 * 96)
-    assert not list(imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20))
+    assert not list(imprecise(shape, errors, Errors(whole=3.6e-8), 3e-8, 1 << 20))
     errors.add(None, {"out": [(3e-7, 48), (3e-7, 48)]})
-    (finding,) = imprecise(shape, errors, 3.6e-8, 3e-8, 1 << 20)
+    (finding,) = imprecise(shape, errors, Errors(whole=3.6e-8), 3e-8, 1 << 20)
     assert finding.rule == "judge.precision"
     assert "over all calls" in finding.message
+
+
+def test_where_rows_differ_in_size_slices_are_held_against_the_vendors_slices() -> None:
+    vendor, errors, shape = Errors(), Errors(), Shape(name="one", dims={})
+    for either in (vendor, errors):
+        either.add(3.6e-8, {"out": [(9e-8, 48)] * 64})
+    assert not list(imprecise(shape, errors, vendor, 3e-8, 1 << 20))
 
 
 def test_a_time_below_what_the_device_can_do_is_impossible(blend: Task) -> None:

@@ -7,6 +7,7 @@ library is taken within seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -52,10 +53,12 @@ def bench(
     rounds: int,
     on_step: Callable[[int, str], None] = lambda number, label: None,
     materials: Mapping[str, Material | None] | None = None,
+    binaries: Mapping[str, Path | None] | None = None,
 ) -> list[Row]:
     """Rows by kernel and shape, the vendor library's last. A kernel that fails is left out of later rounds.
 
     `materials` are what traces recorded, by label: their launches are replayed for the time of the device alone.
+    `binaries` are Triton caches, by label, with what they launch.
     """
     judged: dict[str, list[Judgement]] = {c.label: [] for c in contestants}
     out = {c.label for c in contestants if c.refused}
@@ -69,7 +72,10 @@ def bench(
             once = {"check": False, "graph": False, "agreement": False, "replay": False, "accuracy": False}
             step = plan if number == 0 else plan.model_copy(update=once)
             recorded = (materials or {}).get(entry.label)
-            found = judge.measure(entry.source, entry.parameters, shapes, regime, step, material=recorded)
+            cache = (binaries or {}).get(entry.label)
+            found = judge.measure(
+                entry.source, entry.parameters, shapes, regime, step, material=recorded, binaries=cache
+            )
             judged[entry.label].append(found)
             if found.status is not Status.PASSED:
                 out.add(entry.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,20 +67,23 @@ def bench(
         sizes = sizes if shapes else found.check_cpu[:2]
     taking_part = entries(found, place.target.key, where, files or (), others=not only)
     out = console(stderr=True)
-    materials = {}
-    if backend == "cuda":
-        # Before anything is timed: compilers would be in the way.
-        with Evaluator(found, target=place.target.key, shapes=sizes) as evaluator:
+    materials, binaries = {}, {}
+    with ExitStack() as stack:
+        if backend == "cuda":
+            # Before anything is timed: compilers would be in the way.
+            evaluator = stack.enter_context(Evaluator(found, target=place.target.key, shapes=sizes))
             for entry in taking_part:
                 if not entry.refused:
                     out.print(f"tracing {line(entry.label, 60)}", style="bright_black")
                     materials[entry.label] = evaluator.material(entry.source, entry.parameters)
-    with Judge(found, backend, device=place.gpu or "", target=place.target) as judge:
+                    made = evaluator.binaries(entry.source, entry.parameters)
+                    binaries[entry.label] = stack.enter_context(made)
+        judge = stack.enter_context(Judge(found, backend, device=place.gpu or "", target=place.target))
 
         def say(number: int, label: str) -> None:
             out.print(f"round {number + 1} of {rounds}: {line(label, 60)}", style="bright_black")
 
-        rows = measure(judge, found, taking_part, sizes, regime, plan, rounds, say, materials)
+        rows = measure(judge, found, taking_part, sizes, regime, plan, rounds, say, materials, binaries)
     if csv:
         shown.write_text(csv, shown.as_csv(rows))
     if figure:

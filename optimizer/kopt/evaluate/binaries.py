@@ -36,20 +36,24 @@ class Binaries:
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()
         self._begun: dict[str, list[Future[Path]]] = {}
+        self._given: set[str] = set()
 
     def begin(self, case: Case) -> None:
-        """Compile what the case launches at the shapes that a judge will ask for, in several processes."""
+        """Compile what the case launches at the shapes that a judge will ask for, in several processes. Once: the judge
+        that gets it keeps it."""
         key, shapes = _key(case), (*case.task.timing, *case.task.check_gpu)
         jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
-            if key not in self._begun:
+            if key not in self._begun and key not in self._given:
                 self._begun[key] = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
 
     @contextmanager
     def taken(self, case: Case) -> Iterator[Path | None]:
-        """The Triton cache that came of it, waited for; gone afterwards: the judge keeps what a source compiled."""
+        """The Triton cache that came of it, waited for, and None a second time; gone afterwards: judges keep a copy."""
         with self._lock:
             futures = self._begun.pop(_key(case), [])
+            if futures:
+                self._given.add(_key(case))
         folders = [future.result() for future in futures]
         try:
             for other in folders[1:]:

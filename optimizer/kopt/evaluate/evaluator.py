@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -90,13 +90,13 @@ class Evaluator:
 
         self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
         self.workers = Workers()
-        steering = Steering(self.workers, self._store)
+        self._steering = steering = Steering(self.workers, self._store)
         self._trace = Trace(self.workers, self._store, steering=steering)
         self.stages: tuple[Stage, ...] = (
             Policy(),
             self._trace,
             Numerics(self.workers, self._store),
-            Predict(self.workers, self._store, steering=steering),
+            Predict(self.workers, self._store, steering=steering, judged=gpu is not None),
         )
         self._modelled: dict[str, float] = {}
         self._measure: Measure | None = None
@@ -243,6 +243,20 @@ class Evaluator:
         """What a judge needs to replay a source's launches at the timing shapes; None when it cannot be traced."""
         case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
         return measure.material({"trace": self._trace.run(case, {})})
+
+    @contextmanager
+    def binaries(self, source: str, parameters: Parameters | None = None) -> Iterator[Path | None]:
+        """A Triton cache with what a source launches at the timing shapes, for a judge that is not this evaluator's."""
+        from kopt.evaluate.binaries import Binaries
+
+        case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
+        made = Binaries(self.workers, self._steering)
+        try:
+            made.begin(case)
+            with made.taken(case) as cache:
+                yield cache
+        finally:
+            made.close()
 
     def counters(self, submission: Submission, source: str, shape: str = "", gpu: str = "") -> list[Profile]:
         """What the GPU's counters say of a source's kernels at one timing shape, without a name at the first.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from kopt.errors import HarnessError
 from kopt.evaluate.server import Server, ServerDied, heard
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.processes import signal_name
 
 Outcome = Literal["ok", "error", "crashed", "timeout", "memory"]
 OnAsk = Callable[[dict[str, Any]], dict[str, Any]]
@@ -243,6 +243,4 @@ def _how(status: int) -> str:
     """How a process ended, from its wait status."""
     if not os.WIFSIGNALED(status):
         return f"exited with status {os.waitstatus_to_exitcode(status)}"
-    number = os.WTERMSIG(status)
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"died of {name}"
+    return f"died of {signal_name(os.WTERMSIG(status))}"

@@ -6,7 +6,8 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from kopt.errors import KoptError
@@ -70,8 +71,12 @@ class Measure:
         judge breaks. With the trace among `earlier`, what it recorded is replayed too, if the plan wants it.
         """
         regime: Regime = case.task.regimes[0]
-        made = self._binaries.taken(case) if self._binaries else nullcontext()
-        with made as binaries, self._lock:
+        with ExitStack() as stack:
+            binaries = self._cache(stack, case)
+            if rival is not None and rival.source is not None:
+                theirs = replace(case, source=rival.source, parameters=rival.parameters)
+                rival = rival.model_copy(update={"binaries": self._cache(stack, theirs)})
+            stack.enter_context(self._lock)
             started = time.perf_counter()
             judged = self._judge.measure(
                 case.source,
@@ -95,6 +100,12 @@ class Measure:
             seconds=time.perf_counter() - started,
             artifacts={"measurements": judged.measurements},
         )
+
+    def _cache(self, stack: ExitStack, case: Case) -> Path | None:
+        if self._binaries is None:
+            return None
+        self._binaries.begin(case)
+        return stack.enter_context(self._binaries.taken(case))
 
 
 def material(earlier: Earlier | None) -> Material | None:

@@ -51,7 +51,10 @@ FORBIDDEN_CALLS = frozenset(
     "exec eval compile open input breakpoint __import__ globals locals vars setattr delattr memoryview exit "
     "quit".split()
 )
-"""Builtins that a kernel has no use for, called or passed on; but a variable may be called `input` or `vars`."""
+"""Builtins that a kernel has no use for, called or passed on."""
+
+_COMMON_NAMES = frozenset(("input", "vars"))
+"""Of these, names that variables have, too: not called, they are taken for one where the file has such a variable."""
 
 BY_NAME = frozenset(("attrgetter", "methodcaller"))
 """What reaches attributes by names given as strings, as `getattr` does: they have to be written out."""
@@ -72,8 +75,10 @@ OUTSIDE = frozenset(
 ALLOWED_DUNDERS = frozenset("__name__ __doc__ __version__ __init__ __post_init__ __call__ __len__ __getitem__".split())
 
 DEFINED_DUNDERS = ALLOWED_DUNDERS | frozenset(
-    "__all__ __author__ __license__ __slots__ __enter__ __exit__ __eq__ __hash__ __repr__ __str__ __iter__ __next__ "
-    "__contains__ __setitem__".split()
+    "__all__ __author__ __license__ __slots__ __new__ __enter__ __exit__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ "
+    "__hash__ __bool__ __int__ __float__ __index__ __repr__ __str__ __iter__ __next__ __reversed__ __contains__ "
+    "__setitem__ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ __pow__ __neg__ "
+    "__matmul__ __and__ __or__ __xor__ __invert__ __lshift__ __rshift__".split()
 )
 """Those which a file may define, or use as a name. Of others some are read by the interpreter: __match_args__."""
 
@@ -163,7 +168,7 @@ def _forbidden_submodule(dotted: str) -> str:
 
 def _uses(source: KernelSource) -> Iterator[Finding]:
     aliases = _module_aliases(source.tree)
-    bound = _bound(source.tree)
+    taken = _COMMON_NAMES & _variables(source.tree)
     for node in ast.walk(source.tree):
         match node:
             case ast.Name(id="__builtins__" | "__loader__" | "__spec__" as name):
@@ -174,7 +179,7 @@ def _uses(source: KernelSource) -> Iterator[Finding]:
                 yield _finding("policy.dunder", f"{name} is the interpreter's, not a kernel's", node.lineno)
             case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
                 yield _finding("policy.call", f"{name}() is not for kernels", node.lineno)
-            case ast.Name(id=name, ctx=ast.Load()) if name in FORBIDDEN_CALLS and name not in bound:
+            case ast.Name(id=name, ctx=ast.Load()) if name in FORBIDDEN_CALLS and name not in taken:
                 yield _finding("policy.call", f"{name} is not for kernels", node.lineno)
             case ast.Attribute(attr=name) if reason := _attribute(name):
                 yield _finding("policy.attribute", f".{reason}", node.lineno)
@@ -225,14 +230,14 @@ def _by_name(function: str, names: list[ast.expr]) -> Iterator[Finding]:
                 yield _finding("policy.call", told, given.lineno)
 
 
-def _bound(tree: ast.AST) -> set[str]:
+def _variables(tree: ast.AST) -> set[str]:
     """Names that the file itself gives something, wherever."""
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.FunctionDef(name=name):
                 found.add(name)
-    return found & {"input", "vars"}
+    return found
 
 
 def _assignments(targets: list[ast.expr], aliases: dict[str, str]) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ Kind = Literal["compile", "interpret"]
 MEMORY = 2 << 30
 """Bytes a job may hold beyond what the fork server itself does."""
 DISK = 2 << 30
-"""Bytes an untrusted job may hold on disk."""
+"""Bytes a job may hold on disk."""
 ASK_DEADLINE = 600.0
 """Seconds the answers to one job's questions may take in all."""
 

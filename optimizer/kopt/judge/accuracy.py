@@ -39,19 +39,25 @@ class Errors:
         return max(((math.sqrt(squares[name] / counts[name]), counts[name]) for name in counts), default=(0.0, 0))
 
 
-def imprecise(shape: Shape, errors: Errors, vendor: float, unit: float, elements: int) -> Iterator[Finding]:
-    """What is less exact than `vendor`, the vendor library's own error with operands of the same kind, allows.
+def imprecise(shape: Shape, errors: Errors, vendor: Errors, unit: float, elements: int) -> Iterator[Finding]:
+    """What is less exact than the vendor library's own errors, with operands of the same kind, allow.
 
     A few rows of one call may all cancel; the slices of all calls do not, and leave no call out. A slice counts as one
     sample, since what is wrong with its elements may have one cause. `unit` is the relative rounding error of the
     output's dtype: what no result can be held to. `elements` are those of a whole output, the smallest.
     """
     mean, slices = errors.slices
-    for where, error, samples in (("of a whole output", errors.whole, elements), ("over all calls", mean, slices)):
+    whole = max(vendor.whole or 0.0, unit)
+    # Where rows differ in size, so do their relative errors and that of the whole.
+    compared = (
+        ("of a whole output", errors.whole, elements, whole),
+        ("over all calls", mean, slices, max(whole, vendor.slices[0])),
+    )
+    for where, error, samples, theirs in compared:
         if error is None or not samples:
             continue
         times = TIMES * (1 + _SURE / math.sqrt(samples))
-        limit = times * max(vendor, unit)
+        limit = times * theirs
         if error > limit:
             yield Finding(
                 rule="judge.precision",

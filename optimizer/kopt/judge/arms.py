@@ -139,7 +139,7 @@ def run(
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
     arm.errors.add(secret.rms, secret.slice_rms)
-    if secret.rms is not None:
+    if calls and look == "whole":
         worked = time.monotonic()
     return Batch(us, reveal_us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
 

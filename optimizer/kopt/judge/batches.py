@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kopt.judge.arms import Arm, Batch, run
 from kopt.judge.backends import JudgeSide, Sample
-from kopt.judge.crew import TRUSTED, Crew, Rejected
+from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.deck import Call
 from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
@@ -74,7 +74,7 @@ class Batches:
         if arm.label == TRUSTED:
             # Ours: when it is late the machine is busy, and no candidate is to blame.
             seconds = max(seconds, _PATIENCE)
-        elif found := arm.aside.back(arm.label):
+        elif arm.label in (CANDIDATE, RIVAL) and (found := arm.aside.back(arm.label)):
             raise Rejected(found, arm.label)
         batch = run(
             self._backend,

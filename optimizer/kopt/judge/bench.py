@@ -11,18 +11,22 @@ from typing import Any
 
 from kopt.errors import HarnessError, MachineError
 from kopt.judge import shelf
+from kopt.judge.accuracy import Errors
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
 from kopt.judge.crew import CANDIDATE, Rejected
 from kopt.judge.layout import call_bytes, layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
+from kopt.judge.remains import remove
 from kopt.judge.replay import Material
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.judge.shelf import CACHE
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task, digest
 
+_SHELVES = 32
+"""Sources and parameters whose binaries are kept."""
 NOTHING = Task.model_validate({
     "name": "nothing", "title": "Nothing", "entry": "nothing", "dims": {"N": {}}, "input_families": ("none",),
     "tensors": ({"name": "out", "role": "output", "dtype": "float32", "dims": ("N",)},),
@@ -44,7 +48,7 @@ class Bench:
         self._shelves = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._arenas: dict[str, tuple[Tensor, int, int]] = {}
         self._kept: tuple[str, Arm] | None = None
-        self._errors: dict[str, dict[str, float]] = {}
+        self._errors: dict[str, dict[str, Errors]] = {}
         self._spare: Runner | None = None
         self._made: tuple[Path, ...] | None = None
 
@@ -66,11 +70,11 @@ class Bench:
         `binaries` is a Triton cache that this very source has filled elsewhere.
         """
         started = time.monotonic()
-        if binaries is not None:
-            shelf.keep(binaries, self._shelf(source, parameters))
-        job = Job(
-            self, task, source, parameters, list(shapes), regime, plan, product, rival or Rival(), started, material,
-        )  # fmt: skip
+        rival = rival or Rival()
+        self._keep(source, parameters, binaries)
+        if rival.source is not None:
+            self._keep(rival.source, rival.parameters, rival.binaries)
+        job = Job(self, task, source, parameters, list(shapes), regime, plan, product, rival, started, material)
         try:
             with job:
                 job.run()
@@ -108,6 +112,17 @@ class Bench:
             seconds=time.monotonic() - started,
         )
 
+    def _keep(self, source: str, parameters: Parameters, cache: Path | None) -> None:
+        """Shelve a cache, unless there is one; the shelves used last stay."""
+        place = self._shelf(source, parameters)
+        if cache is not None:
+            shelf.keep(cache, place)
+        if place.exists():
+            os.utime(place)
+            shelves = sorted(self._shelves.iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in shelves[:-_SHELVES]:
+                remove(old)
+
     def _shelf(self, source: str, parameters: Parameters) -> Path:
         return self._shelves / digest(source, parameters)
 
@@ -144,7 +159,7 @@ class Bench:
         self._kept = None
         return held[1] if held else None
 
-    def errors(self, task: Task) -> MutableMapping[str, float]:
+    def errors(self, task: Task) -> MutableMapping[str, Errors]:
         """The baseline's own relative RMS errors, by shape: measured once, since its code does not change."""
         return self._errors.setdefault(task.sha, {})
 

@@ -21,9 +21,10 @@ from typing import Any, Self
 from kopt.errors import HarnessError, KoptError, MachineError, UsageError
 from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.processes import signal_name
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
-from kopt.judge.remains import remove, signal_name
+from kopt.judge.remains import remove
 from kopt.judge.replay import Material
 from kopt.machine.detect import Gpu, detect
 from kopt.machine.products import Product
@@ -84,8 +85,9 @@ class Judge:
     ) -> Judgement:
         """Check and time one source; against the task's baseline, or against `rival`.
 
-        `binaries` is a Triton cache that this very source has filled (see judge/binaries.py). `material` is what its
-        trace recorded: with it, its launches are timed without its host code too.
+        `binaries` is a Triton cache that this very source has filled (see judge/binaries.py), for this
+        verdict and later ones. `material` is what its trace recorded: with it, its launches are timed without its host
+        code too.
 
         Whatever the candidate does is a Judgement. MachineError when the device is not fit, HarnessError when a judge
         broke twice in a row.

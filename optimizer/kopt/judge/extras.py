@@ -8,7 +8,7 @@ from collections.abc import MutableMapping, Sequence
 from statistics import median
 
 from kopt.evaluate import hooks as task_hooks
-from kopt.judge.accuracy import imprecise
+from kopt.judge.accuracy import Errors, imprecise
 from kopt.judge.agreement import agreement
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide
@@ -42,10 +42,10 @@ class Extras:
         regime: Regime,
         plan: Plan,
         product: Product | None,
-        known: MutableMapping[str, float],
+        known: MutableMapping[str, Errors],
         backend: JudgeSide,
     ) -> None:
-        """`known` has the vendor library's own relative RMS error by shape, as far as it has been measured."""
+        """`known` has the vendor library's own errors by shape, as far as they have been measured."""
         self._known = known
         self._task, self._batches, self._regime, self._plan = task, batches, regime, plan
         self._product, self._measures, self._cache_bytes = product, backend.measures, backend.cache_bytes
@@ -53,7 +53,7 @@ class Extras:
     def learn(self, vendor: Arm, shape: Shape) -> None:
         """Take note of the vendor library's own error, from what it wrote since it was set up for this shape."""
         if vendor.errors.whole is not None:
-            self._known.setdefault(shape.model_dump_json(), vendor.errors.whole)
+            self._known.setdefault(shape.model_dump_json(), vendor.errors)
 
     def curious(self, shape: Shape) -> bool:
         """Whether the vendor library's own error at this shape is wanted and not known yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -53,7 +54,7 @@ class Plan(Record):
     seconds: float = 120.0
     """For everything; what is not measured by then is a timeout."""
     call_seconds: float = 20.0
-    """For the import and for the first call of a shape, compilation included; later batches get a tenth of it."""
+    """For the import and for the first call of a shape, compilation included; later batches get a fifth of it."""
 
 
 SCREENING = Plan(quads=4, precision=0.01, graph=False, agreement=False, rest=0.5)
@@ -68,6 +69,8 @@ class Rival(Record):
 
     source: str | None = None
     parameters: Parameters = {}
+    binaries: Path | None = None
+    """A Triton cache with what it launches, as `Judge.measure` takes one for the candidate."""
 
 
 class Judgement(Record):

@@ -46,11 +46,12 @@ class Quads:
         self._backend, self._crew, self._batches, self._regime = backend, crew, batches, regime
         self._resting = backend.witness()
         self._due = 0
-        """How many of the candidate's batches come before the one that is looked at whole in any case."""
+        """Batches of the candidate that come before the one that is looked at whole in any case; -1: there is none."""
 
     def begin(self, batches: int) -> None:
-        """Before the first quad of a shape and process, of which the candidate makes at least so many batches."""
-        self._due = secrets.randbelow(batches)
+        """Before the first quad of a shape and process: one of so many of the candidate's batches, which it makes at
+        least, is looked at whole for certain; of 0, none."""
+        self._due = secrets.randbelow(batches) if batches else -1
 
     def add(self, series: Series, opponent: Arm | None, most: int) -> None:
         """One more, or a void one, of at most so many calls a batch; without an opponent, a single batch.

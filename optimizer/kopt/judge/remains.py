@@ -1,17 +1,11 @@
-"""What a process leaves behind: how it ended, in a word, and a folder that has to go whatever is in it."""
+"""What a process leaves behind: a folder that has to go whatever is in it."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-
-
-def signal_name(number: int) -> str:
-    """ "SIGKILL"; "signal 40" for one that has no name."""
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def remove(folder: Path) -> None:

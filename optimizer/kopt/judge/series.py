@@ -11,6 +11,7 @@ from kopt.judge.arms import Batch
 from kopt.judge.backends import Sample
 from kopt.judge.crew import Rejected
 from kopt.judge.sizing import Sizes
+from kopt.judge.statistics import quarter
 from kopt.records import Finding, Shape, Status
 from kopt.text import counted
 
@@ -53,10 +54,11 @@ class Series:
     def net(self, batch: Batch) -> float:
         """Microseconds of a batch's calls: without its reveal, and without all else that a null batch takes.
 
-        Of null batches the shortest: whatever delays others, a candidate's threads for one, makes nobody's calls any
-        faster. A reveal longer than any of theirs counts as work: whoever slows it down pays for that.
+        Of null batches a short one, which a quarter lie below: what delays others, a candidate's threads for one, makes
+        nobody's calls any faster, and how many there are does not matter, as it would for the shortest. A reveal longer
+        than any of theirs counts as work: whoever slows it down pays for that.
         """
-        rest = min(null.us - null.reveal_us for null in self.nulls)
+        rest = quarter([null.us - null.reveal_us for null in self.nulls])
         return batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls)) - rest
 
     def per_call(self, batch: Batch) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, median, stdev
+from statistics import fmean, median, quantiles, stdev
 
 from kopt.records import Quantity
 
@@ -79,6 +79,11 @@ def student_cdf(t: float, df: int) -> float:
     total = sum((1 if i in (0, steps) else 4 if i % 2 else 2) * math.cos(i * h) ** (df - 1) for i in range(steps + 1))
     half = scale * math.sqrt(df) * total * h / 3
     return min(1.0, max(0.0, 0.5 + math.copysign(half, t)))
+
+
+def quarter(values: Sequence[float]) -> float:
+    """What a quarter of the values lie below."""
+    return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 def student_quantile(p: float, df: int) -> float:

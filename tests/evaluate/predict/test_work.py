@@ -33,8 +33,10 @@ def gemm(
     return CountedLaunch(**{**given, **fields})
 
 
-def found(*launches: CountedLaunch, operations: tuple[str, ...] = (), moved: int = 0) -> Finding | None:
-    return shortfall(TASK, SHAPE, hooks.cost(TASK, SHAPE), launches, operations, moved)
+def found(
+    *launches: CountedLaunch, operations: tuple[str, ...] = (), moved: int = 0, compared: bool = False
+) -> Finding | None:
+    return shortfall(TASK, SHAPE, hooks.cost(TASK, SHAPE), launches, operations, moved, compared=compared)
 
 
 def test_the_whole_work_owes_nothing() -> None:
@@ -97,6 +99,15 @@ def test_what_is_not_counted_for_sure_is_a_warning(doubt: dict[str, Any]) -> Non
     assert finding is not None
     assert finding.status is None
     assert "not held against it" in finding.message
+
+
+def test_where_outputs_are_compared_fewer_products_are_a_warning_and_fewer_stores_are_not() -> None:
+    half = found(gemm(turns=16), compared=True)
+    assert half is not None
+    assert (half.status, "FLOPs" in half.message) == (None, True)
+    few = found(gemm(TILES // 8), compared=True)
+    assert few is not None
+    assert few.status is Status.REJECTED
 
 
 def test_products_that_hang_on_integer_inputs_are_a_warning_and_stores_are_not() -> None:

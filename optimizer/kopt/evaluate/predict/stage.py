@@ -51,9 +51,18 @@ class Predict:
     name = "predict"
 
     def __init__(
-        self, workers: Workers, store: Path, deadline: float = DEADLINE, steering: Steering | None = None
+        self,
+        workers: Workers,
+        store: Path,
+        deadline: float = DEADLINE,
+        steering: Steering | None = None,
+        *,
+        judged: bool = False,
     ) -> None:
-        """`store` is a folder for the jobs' own folders; `steering` may be shared with other stages."""
+        """`store` is a folder for the jobs' own folders; `steering` may be shared with other stages. `judged`: what
+        passes is measured afterwards, and its outputs compared.
+        """
+        self._judged = judged
         self._workers = workers
         self._store = store
         self._deadline = deadline
@@ -79,7 +88,10 @@ class Predict:
             )  # fmt: skip
             launches = counted.get(shape.name)
             if launches is not None:
-                short = shortfall(case.task, shape, cost, launches, traced.aten.get(shape.name, ()), call.eager[1])
+                short = shortfall(
+                    case.task, shape, cost, launches, traced.aten.get(shape.name, ()), call.eager[1],
+                    compared=self._judged,
+                )  # fmt: skip
                 findings += [short] if short else []
                 if short and short.status:
                     continue  # it would be the time of something else

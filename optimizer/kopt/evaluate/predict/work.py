@@ -26,11 +26,19 @@ _ENOUGH = 3
 
 
 def shortfall(
-    task: Task, shape: Shape, cost: Cost, launches: Sequence[CountedLaunch], operations: Iterable[str], moved: int
+    task: Task,
+    shape: Shape,
+    cost: Cost,
+    launches: Sequence[CountedLaunch],
+    operations: Iterable[str],
+    moved: int,
+    *,
+    compared: bool = False,
 ) -> Finding | None:
     """What falls short at one shape, or the shortest of it; a warning, where the counts or the dues are not sure.
 
-    `operations` are the call's ATen operations, and `moved` the bytes that these move.
+    `operations` are the call's ATen operations, and `moved` the bytes that these move. Where its outputs at this shape
+    will be `compared`, fewer FLOPs are a warning too: an algorithm may do with less than the task's author thought of.
     """
     names = {"?", *(output.name for output in task.outputs)}
     owed = {"bytes": min(cost.written, float(sum(output.nbytes(shape.dims) for output in task.outputs)))}
@@ -48,6 +56,8 @@ def shortfall(
         # Of lists that need no index, of sequences without keys: useful by the task's count, and no kernel's duty.
         unit = "bytes" if "bytes" in short else "FLOPs"
         why = why or ("what has to be computed depends on the task's integers" if unit == "FLOPs" else "")
+    if compared and "bytes" not in short:
+        why = why or "its outputs will be compared"
     return _finding(shape, unit, done[unit], owed[unit], why)
 
 

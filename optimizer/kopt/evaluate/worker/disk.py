@@ -1,4 +1,4 @@
-"""What untrusted processes hold on disk, and a folder that can be walked and removed however they left it."""
+"""What processes hold on disk, and a folder that can be walked and removed however they left it."""
 
 from __future__ import annotations
 

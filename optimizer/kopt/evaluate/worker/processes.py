@@ -75,6 +75,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def signal_name(number: int) -> str:
+    """ "SIGKILL"; "signal 40" for one that has no name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
 def processor_seconds(pid: int) -> float:
     """What a process and its descendants have used of processors so far, those that it has buried included."""
     ticks = 0
