@@ -117,3 +117,15 @@ def test_notes_name_the_files_beside_them(tmp_path: Path) -> None:
     note.write_text(json.dumps({"child_paths": {"kernel.cubin": "/elsewhere/triton/KEY/kernel.cubin"}}))
     shelf.adopt(tmp_path)
     assert json.loads(note.read_text()) == {"child_paths": {"kernel.cubin": str(tmp_path / "KEY" / "kernel.cubin")}}
+
+
+def test_what_was_given_out_lately_is_not_made_again(task: Task, tmp_path: Path) -> None:
+    with Workers(cores=2) as workers:
+        store = Binaries(workers, Steering(workers, tmp_path))
+        given = []
+        for _ in range(2):
+            store.begin(case(task))
+            with store.taken(case(task)) as cache:
+                given.append(cache is not None)
+        assert given == [True, False]
+        store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -36,11 +37,12 @@ class Binaries:
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()
         self._begun: dict[str, list[Future[Path]]] = {}
-        self._given: set[str] = set()
+        self._given: deque[str] = deque(maxlen=shelf.KEPT // 2)
 
     def begin(self, case: Case) -> None:
-        """Compile what the case launches at the shapes that a judge will ask for, in several processes. Once: the judge
-        that gets it keeps it."""
+        """Compile what the case launches at the shapes that a judge will ask for, in several processes; unless it was
+        given out lately: a judge keeps what it gets for a while.
+        """
         key, shapes = _key(case), (*case.task.timing, *case.task.check_gpu)
         jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
@@ -53,7 +55,7 @@ class Binaries:
         with self._lock:
             futures = self._begun.pop(_key(case), [])
             if futures:
-                self._given.add(_key(case))
+                self._given.append(_key(case))
         folders = [future.result() for future in futures]
         try:
             for other in folders[1:]:

@@ -25,8 +25,6 @@ from kopt.judge.shelf import CACHE
 from kopt.machine.products import Product
 from kopt.records import Finding, Parameters, Shape, Status, Task, digest
 
-_SHELVES = 32
-"""Sources and parameters whose binaries are kept."""
 NOTHING = Task.model_validate({
     "name": "nothing", "title": "Nothing", "entry": "nothing", "dims": {"N": {}}, "input_families": ("none",),
     "tensors": ({"name": "out", "role": "output", "dtype": "float32", "dims": ("N",)},),
@@ -120,7 +118,7 @@ class Bench:
         if place.exists():
             os.utime(place)
             shelves = sorted(self._shelves.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in shelves[:-_SHELVES]:
+            for old in shelves[: -shelf.KEPT]:
                 remove(old)
 
     def _shelf(self, source: str, parameters: Parameters) -> Path:

@@ -14,7 +14,9 @@ CACHE = "triton"
 """Below a job's folder; what TRITON_CACHE_DIR names there."""
 _GROUP = "__grp__"
 _LARGEST_GROUP = 1 << 16
-_KEPT = 256 << 20
+KEPT = 32
+"""Sources at some parameters whose caches a judge keeps: those it was asked for last."""
+_LARGEST = 256 << 20
 """Bytes of compiled binaries worth keeping for a source's processes."""
 
 
@@ -62,6 +64,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def keep(cache: Path, place: Path) -> None:
     """Copy a cache onto a shelf where nothing lies yet, unless there is too much of it."""
-    if not place.exists() and disk.used(str(cache), ()) <= _KEPT:
+    if not place.exists() and disk.used(str(cache), ()) <= _LARGEST:
         with suppress(OSError):  # a cold cache costs a second, never a verdict
             copy(cache, place)
