@@ -10,8 +10,8 @@ import pytest
 from kopt import content
 from kopt.evaluate import hooks
 from kopt.evaluate.predict.counted import CountedLaunch, Loop, Mma, Traffic
-from kopt.evaluate.predict.work import shortfall
-from kopt.records import Finding, Status
+from kopt.evaluate.predict.work import in_full, shortfall
+from kopt.records import Finding, Prediction, Status
 
 TASK = content.load_task("fp8_gemm", Path(__file__).resolve().parents[3])
 SHAPE = next(shape for shape in TASK.timing if shape.name == "4k-cube")
@@ -36,7 +36,8 @@ def gemm(
 def found(
     *launches: CountedLaunch, operations: tuple[str, ...] = (), moved: int = 0, compared: bool = False
 ) -> Finding | None:
-    return shortfall(TASK, SHAPE, hooks.cost(TASK, SHAPE), launches, operations, moved, compared=compared)
+    short = shortfall(TASK, SHAPE, hooks.cost(TASK, SHAPE), launches, operations, moved, compared=compared)
+    return short.finding if short else None
 
 
 def test_the_whole_work_owes_nothing() -> None:
@@ -62,9 +63,23 @@ def test_no_products_at_all_are_a_rejection_where_the_task_wants_matrix_instruct
     assert found(gemm(turns=0)) is not None
 
 
-def test_products_outside_of_matrix_instructions_are_work() -> None:
-    sums = {"float": 4096.0 * 128 * 128, "reduce": 4096.0 * 128 * 128}
-    assert found(gemm(turns=0, operations=sums)) is None
+def test_products_outside_of_matrix_instructions_are_work_where_the_task_does_not_ask_for_these() -> None:
+    sums = gemm(turns=0, operations={"float": 4096.0 * 128 * 128, "reduce": 4096.0 * 128 * 128})
+    free = TASK.model_copy(update={"provenance": TASK.provenance.model_copy(update={"mma": "any"})})
+    assert shortfall(free, SHAPE, hooks.cost(free, SHAPE), [sums], (), 0) is None
+    # A sum that nobody needs is interpreted and counted, and left out by the compiler.
+    idle = gemm(turns=16, operations={"float": 4096.0 * 128 * 128})
+    assert found(idle) is not None
+
+
+def test_a_time_that_is_given_all_the_same_is_that_of_all_the_work() -> None:
+    short = shortfall(TASK, SHAPE, hooks.cost(TASK, SHAPE), [gemm(turns=16, hurried=True)], (), 0)
+    assert short is not None
+    assert (short.finding.status, short.pace) == (None, 0.5)
+    half = Prediction(shape="4k-cube", us=100.0, utilization=0.8, roofline=0.9, confidence="high")
+    whole = in_full(half, short.pace)
+    assert (whole.us, whole.utilization, whole.roofline, whole.confidence) == (200.0, 0.4, 0.45, "low")
+    assert "50.0%" in whole.warnings[-1]
 
 
 def test_what_a_mask_holds_back_counts_as_stored() -> None:
@@ -121,5 +136,5 @@ def test_products_that_hang_on_integer_inputs_are_a_warning_and_stores_are_not()
         shortfall(task, shape, cost, [launch], (), 0) for launch in (idle, gemm(lists // 2, turns=0, buffer="ids"))
     )
     assert warned is not None
-    assert (warned.status, "integers" in warned.message) == (None, True)
+    assert (warned.finding.status, "integers" in warned.finding.message, warned.pace) == (None, True, 1.0)
     assert rejected is not None

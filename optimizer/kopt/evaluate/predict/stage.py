@@ -15,7 +15,7 @@ from kopt.evaluate.predict.constants import calibrated, constants
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.predict.counting import LATE, Counting
 from kopt.evaluate.predict.estimate import Call, blocks, estimate, guess
-from kopt.evaluate.predict.work import shortfall
+from kopt.evaluate.predict.work import in_full, shortfall
 from kopt.evaluate.recipe import Recipe
 from kopt.evaluate.stage import Case, Earlier
 from kopt.evaluate.steering import Steering
@@ -92,11 +92,12 @@ class Predict:
                     case.task, shape, cost, launches, traced.aten.get(shape.name, ()), call.eager[1],
                     compared=self._judged,
                 )  # fmt: skip
-                findings += [short] if short else []
-                if short and short.status:
+                findings += [short.finding] if short else []
+                if short and (short.finding.status or not short.pace):
                     continue  # it would be the time of something else
                 try:
-                    predictions.append(estimate(call, launches, case.target, k, calibrated(case.target)))
+                    found = estimate(call, launches, case.target, k, calibrated(case.target))
+                    predictions.append(in_full(found, short.pace) if short and short.pace < 1 else found)
                 except (ArithmeticError, ValueError) as error:  # counts of the right form that nothing can have
                     missing[shape.name] = f"no time follows from its counts ({type(error).__name__})"
             elif (rough := guess(call, case.target, k, why.get(shape.name, "it was not counted"))) is not None:

@@ -3,17 +3,19 @@
 Timing shapes are too large to be interpreted for their results. A kernel that is right where it is checked and does a
 part of the tiles where it is timed is found here, without a GPU; with one, by its outputs, too.
 
-Counted generously: tiles whole, masked or not, and two FLOPs for every element of any operation beside matrix products.
+Counted generously: tiles are whole, masked or not; and where a task does not ask for matrix instructions, every element
+of any other operation is two FLOPs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from kopt.evaluate.predict.counted import CountedLaunch
 from kopt.evaluate.provenance import LIBRARY
 from kopt.evaluate.steering import STEERING
-from kopt.records import Cost, Finding, Shape, Status, Task
+from kopt.records import Cost, Finding, Prediction, Shape, Status, Task
 
 SLACK = {"FLOPs": 0.10, "bytes": 0.02}
 """Of what is due. Honest kernels come to 100 % of both; where programs differ and some are looked at, to 95 % of
@@ -25,6 +27,13 @@ _ENOUGH = 3
 """Programs that are always looked at, unless time ran out."""
 
 
+class Shortfall(NamedTuple):
+    finding: Finding
+    pace: float
+    """Work counted over work due, by which a time that is given all the same is stretched;
+    1.0 where the task's integers decide what is due."""
+
+
 def shortfall(
     task: Task,
     shape: Shape,
@@ -34,7 +43,7 @@ def shortfall(
     moved: int,
     *,
     compared: bool = False,
-) -> Finding | None:
+) -> Shortfall | None:
     """What falls short at one shape, or the shortest of it; a warning, where the counts or the dues are not sure.
 
     `operations` are the call's ATen operations, and `moved` the bytes that these move. Where its outputs at this shape
@@ -46,19 +55,33 @@ def shortfall(
     multiplied = any(launch.flops for launch in launches)
     if (multiplied or task.needs_mma(shape)) and not any(map(LIBRARY.match, operations)):
         owed["FLOPs"] = cost.flops
-        done["FLOPs"] = sum(launch.flops + 2 * _elements(launch) for launch in launches)
+        done["FLOPs"] = sum(launch.flops for launch in launches)
+        if not task.needs_mma(shape):
+            done["FLOPs"] += sum(2 * _elements(launch) for launch in launches)
     short = [unit for unit in owed if done[unit] < (1 - SLACK[unit]) * owed[unit]]
     if not short:
         return None
     why = next((reason for launch in launches for reason in _doubts(launch)), "")
     unit = min(short, key=lambda unit: done[unit] / owed[unit])
-    if any(tensor.dtype in STEERING for tensor in task.inputs):
+    steered = any(tensor.dtype in STEERING for tensor in task.inputs)
+    if steered:
         # Of lists that need no index, of sequences without keys: useful by the task's count, and no kernel's duty.
         unit = "bytes" if "bytes" in short else "FLOPs"
         why = why or ("what has to be computed depends on the task's integers" if unit == "FLOPs" else "")
     if compared and "bytes" not in short:
         why = why or "its outputs will be compared"
-    return _finding(shape, unit, done[unit], owed[unit], why)
+    pace = 1.0 if steered else min(done[unit] / owed[unit] for unit in short)
+    return Shortfall(_finding(shape, unit, done[unit], owed[unit], why), pace)
+
+
+def in_full(prediction: Prediction, pace: float) -> Prediction:
+    """What the whole work would take at the same pace, of a kernel that may or may not do it."""
+    shares = {"utilization": prediction.utilization, "roofline": prediction.roofline}
+    slower = {name: share * pace for name, share in shares.items() if share is not None}
+    told = f"the time of all the work, of which {pace:.1%} was counted"
+    return prediction.model_copy(
+        update={"us": prediction.us / pace, "confidence": "low", "warnings": (*prediction.warnings, told), **slower}
+    )
 
 
 def _finding(shape: Shape, unit: str, done: float, owed: float, why: str) -> Finding:
