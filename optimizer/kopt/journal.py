@@ -93,8 +93,8 @@ def amount(payload: Mapping[str, Any], key: str) -> Any:
 class Journal:
     """The one writer of a run's journal.
 
-    Raises UsageError when another process holds it, HarnessError when the disk does not take a line; what was written
-    before stays whole in either case.
+    Raises UsageError when another process holds it, HarnessError when the disk does not take a line or nobody could
+    read it again; what was written before stays whole in every case.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,6 +122,8 @@ class Journal:
         return self._elapsed + time.monotonic() - self._started
 
     def append(self, type: str, **payload: Any) -> Event:
+        from pydantic_core import from_json
+
         event = {
             "seq": self._seq + 1,
             "time": round(time.time(), 3),
@@ -129,7 +131,11 @@ class Journal:
             "type": type,
             **payload,
         }
-        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        try:
+            line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+            from_json(line)  # which nests less deep than what wrote it: one such line would end all reading
+        except (ValueError, TypeError, RecursionError) as error:
+            raise HarnessError(f"{self.path}: a {type} event cannot be written: {error}") from error
         offset, end = self._end, self._end + len(line)
         try:
             if self._file.write(line) != len(line):

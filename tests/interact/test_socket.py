@@ -153,3 +153,22 @@ def test_a_long_path_has_a_socket_too(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     with live(deep) as (_, remote):
         assert remote.call("history", {}).ok
+
+
+def test_arguments_nested_beyond_reading_are_refused_and_the_run_stays_readable(tmp_path: Path) -> None:
+    with live(tmp_path) as (made, remote):
+        raw = socket.socket(socket.AF_UNIX)
+        connect(raw, made.run.folder / FILE)
+        for depth in (100, 190, 300, 100_000):
+            raw.sendall(b'{"op":"call","name":"screen","arguments":{"source":' + b"[" * depth + b"]" * depth + b"}}\n")
+            assert raw.recv(65536).endswith(b"}\n")
+        raw.close()
+        assert remote.call("history", {}).ok
+    assert [e.payload["name"] for e in read(made.run.folder / JOURNAL) if e.type == "tool"][-1] == "history"
+
+
+def test_a_call_too_large_to_be_sent_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
+    with live(tmp_path) as (_, remote):
+        with pytest.raises(UsageError, match="at most 4,194,304 are taken"):
+            remote.call("screen", {"source": "x" * (5 << 20)})
+        assert remote.call("history", {}).ok

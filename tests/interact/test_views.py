@@ -11,6 +11,7 @@ from quick import kernel, session
 from kopt.errors import UsageError
 from kopt.interact.tools import Toolbox
 from kopt.interact.views import Views
+from kopt.journal import FILE, read
 from kopt.session import Session
 
 
@@ -81,3 +82,21 @@ def test_a_lesson_whose_answer_a_crash_has_lost_is_kept_once(live: Session) -> N
     assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.1", episode=1).text == "Kept."
     assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.2", episode=1).ok
     assert live.run.lessons == ["Rows wrap.", "Rows wrap."]
+
+
+def test_a_refused_call_leaves_little_in_the_journal(live: Session) -> None:
+    before = (live.run.folder / FILE).stat().st_size
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    box = Toolbox(live, "mcp")
+    for arguments in (
+        {"source": "x" * (3 << 20)},
+        {"source": deep},
+        {"y" * (1 << 20): 1},
+        {"parameters": {"a": "b" * 9999}},
+    ):
+        assert not box.call("screen", arguments).ok
+    assert not box.call("hand_over", {"summary": "s", "ideas": ["i" * (1 << 20)]}).ok
+    assert (live.run.folder / FILE).stat().st_size - before < 30_000
+    assert len(list(read(live.run.folder / FILE))) == live.run.dialogue.refused + 7

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SOURCE = 200_000
 """Characters a source may have; kernels have 3,000 to 15,000."""
+IDEA = 1000
+"""Characters a direction may have; one sentence is asked for."""
 
 
 class Arguments(BaseModel):
@@ -76,6 +78,13 @@ class HandOver(Arguments):
     """Where things stand: what was tried, what it did, what you would do next."""
     ideas: list[str] = Field(default=[], max_length=10)
     """Directions worth trying, one sentence each."""
+
+    @field_validator("ideas")
+    @classmethod
+    def _short(cls, ideas: list[str]) -> list[str]:
+        if any(len(idea) > IDEA for idea in ideas):
+            raise ValueError(f"a direction has at most {IDEA} characters")
+        return ideas
 
 
 TOOLS: dict[str, tuple[type[Arguments], str]] = {

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import from_json
+
 from kopt.errors import HarnessError, KoptError, UsageError
 from kopt.interact.visitor import Origin, Served, Visitor
 from kopt.session import Session
@@ -99,7 +101,7 @@ class Control:
 
     def _answer(self, message: bytes, visitors: dict[Origin, Visitor]) -> dict[str, Any]:
         try:
-            asked = json.loads(message)
+            asked = from_json(message)  # refuses what nests too deep, and half of a surrogate pair
             operation = asked["op"]
             if operation == "hello":
                 run = self._session.run
@@ -113,7 +115,7 @@ class Control:
             return {"error": f"no operation {line(str(operation), 40)!r}"}
         except KoptError as error:
             return {"error": str(error)}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a request: {type(error).__name__}: {line(str(error), 120)}"}
 
 
@@ -151,9 +153,15 @@ class Remote:
         self._socket.close()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            sent = json.dumps(message).encode() + b"\n"
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"a call that cannot be written: {error}; nothing was done") from None
+        if len(sent) > LARGEST:
+            raise UsageError(f"a call of {len(sent):,} bytes; at most {LARGEST:,} are taken, and nothing was done")
         with self._lock:
             try:
-                self._socket.sendall(json.dumps(message).encode() + b"\n")
+                self._socket.sendall(sent)
                 data = self._file.readline(LARGEST)
             except OSError as error:
                 raise HarnessError(f"run {self._folder.name} went away: {error.strerror or error}") from error
