@@ -6,6 +6,7 @@ The folder's owner alone may connect. Untrusted workers cannot: they have no soc
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -25,8 +26,14 @@ from kopt.text import line
 FILE = "control.sock"
 LARGEST = 4 << 20
 """Bytes of one message: twenty times the largest source."""
+VISITORS = 32
+"""Connections served at a time; each costs a thread and a descriptor of the run's own."""
 CONNECT = 5.0
 """Seconds to wait for a run that listens to answer a greeting."""
+
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+"""What accept may fail with although the next one may well succeed."""
+_FULL = json.dumps({"error": f"{VISITORS} others are connected to this run; try again later"}).encode() + b"\n"
 
 
 class Control:
@@ -80,9 +87,17 @@ class Control:
         while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    return
+                self._closing.wait(0.1)
+                continue
             self._threads = [thread for thread in self._threads if thread.is_alive()]
+            if len(self._threads) >= VISITORS:
+                with connection, contextlib.suppress(OSError):
+                    connection.setblocking(False)
+                    connection.sendall(_FULL)
+                continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="visitor", daemon=True)
             self._threads.append(thread)
             thread.start()

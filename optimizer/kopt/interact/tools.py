@@ -69,36 +69,36 @@ class Toolbox:
         broken; everything else is an answer.
         """
         session = self._session
-        session.check()
-        started, screened_before = time.monotonic(), self._views.seconds
-        session.waited()
-        try:
-            parsed = parse(name, arguments)
-            result = self._carry_out(parsed, key)
-        except Refused as refusal:
-            result = Result(False, str(refusal))
-        except HarnessError:
-            raise
-        except KoptError as error:
-            result = Result(False, line(str(error), 1000))
-        event: dict[str, Any] = {
-            "name": line(name, 60),
-            "ok": result.ok,
-            "text": result.text,
-            "seconds": round(time.monotonic() - started, 3),
-            "queued": round(session.waited(), 3),
-        }
-        if (spent := self._views.seconds - screened_before) > 0:
-            event["screened"] = round(spent, 3)
-        if result.submission is not None:
-            event["submission"] = result.submission
-        if keep:
-            event["arguments"] = _kept(name, arguments, result)
-        if key:
-            event["key"] = key
-        if episode is not None:
-            event["episode"] = episode
-        session.record("tool", origin=self._origin, **event)
+        with session.call() as charge:
+            started, screened_before = time.monotonic(), self._views.seconds
+            session.waited()
+            try:
+                parsed = parse(name, arguments)
+                result = self._carry_out(parsed, key)
+            except Refused as refusal:
+                result = Result(False, str(refusal))
+            except HarnessError:
+                raise
+            except KoptError as error:
+                result = Result(False, line(str(error), 1000))
+            event: dict[str, Any] = {
+                "name": line(name, 60),
+                "ok": result.ok,
+                "text": result.text,
+                "seconds": round(time.monotonic() - started, 3),
+                "queued": round(session.waited(), 3),
+            }
+            if (spent := self._views.seconds - screened_before) > 0:
+                event["screened"] = round(spent, 3)
+            if result.submission is not None:
+                event["submission"] = result.submission
+            if keep:
+                event["arguments"] = _kept(name, arguments, result)
+            if key:
+                event["key"] = key
+            if episode is not None:
+                event["episode"] = episode
+            charge(origin=self._origin, **event)
         return result
 
     def nothing(self, why: str, text: str, *, key: str, episode: int) -> None:
