@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Self
 from kopt.errors import HarnessError, UsageError
 
 FILE = "journal.jsonl"
+LATEST = 253402300799
+"""The last second of the year 9999, as Unix time: dates end there."""
 
 
 class Event(NamedTuple):
@@ -58,6 +60,7 @@ def read(path: Path, offset: int = 0, seq: int = 0) -> Iterator[Event]:
                     payload.pop("seq"), payload.pop("time"), payload.pop("elapsed"), payload.pop("type"), payload,
                     offset, len(line),
                 )  # fmt: skip
+                moment(event.time), moment(event.elapsed)
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise HarnessError(
                     f"{path}: line {number} is not a journal event ({error}); restore the file from a copy, "
@@ -78,6 +81,21 @@ def read_at(path: Path, offset: int, size: int) -> dict[str, Any]:
     with path.open("rb") as file:
         file.seek(offset)
         return dict(from_json(file.read(size)))
+
+
+def moment(value: Any) -> float:
+    """A time in seconds, of a run or of the world; ValueError for what is none, or is beyond any calendar."""
+    if not isinstance(value, int | float) or not 0 <= value <= LATEST:
+        raise ValueError(f"{str(value)[:40]!r} is not a time in seconds")
+    return float(value)
+
+
+def word(payload: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A text of a payload; KeyError without it and without `default`, TypeError when it is something else."""
+    value = payload[key] if default is None else payload.get(key, default)
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}, not text")
+    return value
 
 
 def amount(payload: Mapping[str, Any], key: str) -> Any:
