@@ -33,6 +33,7 @@ from kopt.records import (
     Trial,
     Verdict,
     digest,
+    pinned,
 )
 from kopt.run import Entry, Run, TrialRow
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
@@ -102,7 +103,10 @@ class Session:
 
         A duplicate is answered with the verdict it already has and costs nothing. `call` names the tool call behind it.
         """
-        parameters = dict(parameters or {})
+        try:
+            parameters = dict(pinned(parameters or {}))
+        except ValueError as error:
+            raise UsageError(f"parameters: {error}") from None
         with self._turns:
             known = self.known(source, parameters)
             if known is not None and (verdict := self.run.verdict(known)) is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from kopt.records import pinned
 
 SOURCE = 200_000
 """Characters a source may have; kernels have 3,000 to 15,000."""
@@ -33,14 +35,14 @@ class Evaluate(_WithSource):
     """What changed, in at most eight words, then a colon and why."""
     parent: int | None = Field(default=None, ge=1)
     """Number of the submission this was derived from."""
-    parameters: dict[str, int | float | str | bool] | None = None
+    parameters: Annotated[dict[str, int | float | str | bool], AfterValidator(pinned)] | None = None
     """Values for keyword-only parameters of the entry, in place of their defaults."""
     trials: int | None = Field(default=None, ge=0, le=64)
     """Points of the file's TUNE space to try; by default 8, if the file declares one."""
 
 
 class Screen(_WithSource):
-    parameters: dict[str, int | float | str | bool] | None = None
+    parameters: Annotated[dict[str, int | float | str | bool], AfterValidator(pinned)] | None = None
     """Values for keyword-only parameters of the entry, in place of their defaults."""
 
 
