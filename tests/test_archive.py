@@ -203,3 +203,47 @@ def test_a_flipped_bit_is_noticed(packed: Path, other: Path) -> None:
 
 def test_a_missing_file_is_one_line(other: Path) -> None:
     refused(other / "nope.tgz", other, "cannot read .*nope.tgz: No such file")
+
+
+def _deep(files: Files) -> None:
+    files[next(name for name in files if name.endswith("run.json"))] = b"[" * 100_000
+
+
+def _in(old: bytes, new: bytes) -> Callable[[Files], None]:
+    """In run.json and the journal."""
+
+    def change(files: Files) -> None:
+        before = dict(files)
+        files.update({name: data.replace(old, new) for name, data in files.items() if not name.endswith(".py")})
+        assert files != before
+
+    return change
+
+
+def _last(files: Files) -> None:
+    for name in list(files):
+        files["last/" + name.partition("/")[2]] = files.pop(name)
+
+
+def _lesson(files: Files) -> None:
+    name = next(name for name in files if name.endswith(FILE))
+    seq = files[name].count(b"\n") + 1
+    files[name] += b'{"seq":%d,"time":1,"elapsed":1,"type":"lesson","text":["a"]}\n' % seq
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_deep, "cannot read .*run.json"),
+        (_in(b'"created": ', b'"created": 1e300, "x": '), "created: "),
+        (_in(b'"target":"h200"', b'"target":["h200"]'), "what is said of submission 1 does not fit"),
+        (_last, "is named 'last'"),
+        (_lesson, r"\(lesson\) does not fit this version"),
+    ],
+)
+def test_what_would_break_later_is_refused_at_once(
+    packed: Path, other: Path, change: Callable[[Files], None], words: str
+) -> None:
+    files = files_of(packed)
+    change(files)
+    refused(repack(packed, files), other, words)

@@ -151,3 +151,22 @@ def test_a_read_only_folder_is_one_clear_line(path: Path) -> None:
         path.parent.chmod(0o500)
     with pytest.raises(HarnessError, match=r"cannot write .*journal\.jsonl"):
         Journal(path)
+
+
+def test_what_could_not_be_read_again_is_not_written(path: Path) -> None:
+    deep: list[object] = []
+    for _ in range(300):
+        deep = [deep]
+    with Journal(path) as log:
+        for value in (deep, [deep] * 2, object()):
+            with pytest.raises(HarnessError, match="a lesson event cannot be written"):
+                log.append("lesson", text=value)
+        log.append("lesson", text="after")
+    assert [(e.seq, e.payload["text"]) for e in read(path)] == [(1, "after")]
+
+
+@pytest.mark.parametrize("elapsed", [b'"soon"', b"NaN", b"1e300", b"null"])
+def test_a_time_that_is_none_is_refused_with_its_line(path: Path, elapsed: bytes) -> None:
+    path.write_bytes(b'{"seq":1,"time":0,"elapsed":' + elapsed + b',"type":"lesson","text":"a"}\n')
+    with pytest.raises(HarnessError, match="line 1 is not a journal event"):
+        list(read(path))

@@ -11,9 +11,10 @@ import pytest
 from made_runs import Made
 
 from kopt import runs
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE, Journal
 from kopt.records import Evidence, Status
+from kopt.run import Run
 from kopt.runs import Summary, resolve, split, summaries
 
 
@@ -176,3 +177,28 @@ def test_rows_are_json(workspace: Path) -> None:
     row = json.loads(json.dumps(summaries(workspace)[0].as_json()))
     assert row["best"] == 0.1
     assert row["folder"].endswith(row["id"])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", '{"created": 1e300}', '{"created": NaN}', '{"created": "x"}'])
+def test_one_unreadable_run_is_a_row_and_the_others_are_found(workspace: Path, text: str) -> None:
+    m.write(workspace, m.climb(3, 1), id="good")
+    bad = m.write(workspace, m.climb(3, 1), id="bad")
+    (bad / "run.json").write_text(text)
+    assert [(row.id, row.state) for row in summaries(workspace)] == [("good", "stopped"), ("bad", "broken")]
+    assert resolve("last", workspace).name == "good"
+    with pytest.raises(HarnessError, match=r"run\.json") as caught:
+        Run.load(bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_last_is_the_newest_whatever_another_is_called(workspace: Path) -> None:
+    m.write(workspace, [], id="last", created=1e9)
+    m.write(workspace, [], id="newer", created=2e9)
+    assert resolve("last", workspace).name == "newer"
+
+
+def test_a_source_that_is_no_text_is_one_line(workspace: Path) -> None:
+    folder = m.write(workspace, m.climb(1, 1))
+    next((folder / "sources").iterdir()).write_bytes(b"\xff")
+    with pytest.raises(HarnessError, match="not UTF-8 text"):
+        Run.load(folder).source(1)

@@ -152,11 +152,20 @@ def _place(archive: Path, member: tarfile.TarInfo) -> tuple[str, str]:
 def _verify(archive: Path, folder: Path, name: str) -> None:
     """The run replays, and every source is the one that was judged."""
     try:
+        if name == runs.LAST:
+            raise UsageError(f"it is named {name!r}, which means the newest run of all")
         if read_meta(folder).id != name:
             raise UsageError(f"its {META} names another run, {read_meta(folder).id!r}")
         run = Run.load(folder)
         run.ready()
         for entry in run:
+            try:
+                run.verdict(entry.n), run.measured_again(entry.n)
+                for n in range(len(entry.trials)):
+                    run.trial(entry.n, n + 1)
+            except (ValueError, TypeError) as error:
+                said = f"what is said of submission {entry.n} does not fit this version of kopt"
+                raise UsageError(said) from error
             if digest(run.source(entry.n), entry.submission.parameters) != entry.submission.sha:
                 raise UsageError(f"the source of submission {entry.n} is not the one that was judged")
     except (KoptError, UnicodeDecodeError) as error:

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kopt.journal import Event, amount
+from kopt.journal import Event, amount, word
 
 IDEAS = 40
 """Directions that hand-overs named and that are remembered: enough to choose from, few enough to stay flat."""
@@ -82,22 +82,25 @@ class Dialogue:
         return getattr(self, f"_on_{type}", None)
 
     def _on_brief(self, event: Event) -> None:
-        self.briefs[event.payload["sha"]] = (event.offset, event.size)
+        self.briefs[word(event.payload, "sha")] = (event.offset, event.size)
 
     def _on_episode(self, event: Event) -> None:
         p = event.payload
-        self.episode = Episode(p["episode"], p["mode"], p["model"], (event.offset, event.size), p["brief"])
+        mode, model, brief = word(p, "mode"), word(p, "model"), word(p, "brief")
+        self.episode = Episode(p["episode"], mode, model, (event.offset, event.size), brief)
 
     def _on_episode_end(self, event: Event) -> None:
         p = event.payload
-        why = p["why"]
+        why, summary, ideas = word(p, "why"), word(p, "summary", ""), list(p.get("ideas", ()))
+        if not all(isinstance(idea, str) for idea in ideas):
+            raise TypeError("ideas that are not text")
         if self.episode is not None:
             self.episode.ended = why
-        self.handed_over = p.get("summary", "")
-        self.ideas.extend(p.get("ideas", ()))
+        self.handed_over = summary
+        self.ideas.extend(ideas)
 
     def _on_request(self, event: Event) -> None:
-        reserved = (amount(event.payload, "reserved"), event.payload["model"])
+        reserved = (amount(event.payload, "reserved"), word(event.payload, "model"))
         self._settle_lost()
         self._charges["requests"] += 1
         self._reserved = reserved
@@ -116,11 +119,11 @@ class Dialogue:
             self.toolless.add(event.payload["model"])
 
     def _on_notice(self, event: Event) -> None:
-        self.notices.append(event.payload["text"])
+        self.notices.append(word(event.payload, "text"))
 
     def _on_tool(self, event: Event) -> None:
         p = event.payload
-        name, ok, queued, screened = p["name"], p["ok"], amount(p, "queued"), amount(p, "screened")
+        name, ok, queued, screened = word(p, "name"), bool(p["ok"]), amount(p, "queued"), amount(p, "screened")
         self.tools[name] += 1
         self.refused += not ok
         self._charges["tool_calls"] += 1

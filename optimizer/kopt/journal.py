@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Self
 from kopt.errors import HarnessError, UsageError
 
 FILE = "journal.jsonl"
+LATEST = 253402300799
+"""The last second of the year 9999, as Unix time: dates end there."""
 
 
 class Event(NamedTuple):
@@ -58,6 +60,7 @@ def read(path: Path, offset: int = 0, seq: int = 0) -> Iterator[Event]:
                     payload.pop("seq"), payload.pop("time"), payload.pop("elapsed"), payload.pop("type"), payload,
                     offset, len(line),
                 )  # fmt: skip
+                moment(event.time), moment(event.elapsed)
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise HarnessError(
                     f"{path}: line {number} is not a journal event ({error}); restore the file from a copy, "
@@ -80,6 +83,21 @@ def read_at(path: Path, offset: int, size: int) -> dict[str, Any]:
         return dict(from_json(file.read(size)))
 
 
+def moment(value: Any) -> float:
+    """A time in seconds, of a run or of the world; ValueError for what is none, or is beyond any calendar."""
+    if not isinstance(value, int | float) or not 0 <= value <= LATEST:
+        raise ValueError(f"{str(value)[:40]!r} is not a time in seconds")
+    return float(value)
+
+
+def word(payload: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    """A text of a payload; KeyError without it and without `default`, TypeError when it is something else."""
+    value = payload[key] if default is None else payload.get(key, default)
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r}, not text")
+    return value
+
+
 def amount(payload: Mapping[str, Any], key: str) -> Any:
     """A number of a payload; 0 when it is left out or null, TypeError when it is something else."""
     value = payload.get(key)
@@ -93,8 +111,8 @@ def amount(payload: Mapping[str, Any], key: str) -> Any:
 class Journal:
     """The one writer of a run's journal.
 
-    Raises UsageError when another process holds it, HarnessError when the disk does not take a line; what was written
-    before stays whole in either case.
+    Raises UsageError when another process holds it, HarnessError when the disk does not take a line or nobody could
+    read it again; what was written before stays whole in every case.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,6 +140,8 @@ class Journal:
         return self._elapsed + time.monotonic() - self._started
 
     def append(self, type: str, **payload: Any) -> Event:
+        from pydantic_core import from_json
+
         event = {
             "seq": self._seq + 1,
             "time": round(time.time(), 3),
@@ -129,7 +149,11 @@ class Journal:
             "type": type,
             **payload,
         }
-        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        try:
+            line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+            from_json(line)  # which nests less deep than what wrote it: one such line would end all reading
+        except (ValueError, TypeError, RecursionError) as error:
+            raise HarnessError(f"{self.path}: a {type} event cannot be written: {error}") from error
         offset, end = self._end, self._end + len(line)
         try:
             if self._file.write(line) != len(line):

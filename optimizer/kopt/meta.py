@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from kopt.budget import Budget
 from kopt.errors import HarnessError, UsageError
+from kopt.journal import LATEST
 from kopt.records import Cost, Evidence, Shape, Toolchain
 from kopt.records.base import Record
 
@@ -36,7 +37,7 @@ class Meta(Record):
 
     schema_version: int = SCHEMA
     id: str
-    created: float
+    created: float = Field(ge=0, le=LATEST)
     """Unix time."""
     kopt: str
     evaluator: int
@@ -67,8 +68,10 @@ def read_meta(folder: Path) -> Meta:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{folder} is not a run: it has no {META}; kopt runs lists those there are") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HarnessError(f"cannot read {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise HarnessError(f"{path} holds a {type(raw).__name__}, not what a run was started with")
     try:
         return Meta.model_validate(raw)
     except ValidationError as error:

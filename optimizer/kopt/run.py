@@ -161,8 +161,9 @@ class Run:
         path = self.folder / "sources" / entry.submission.file
         try:
             return path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise HarnessError(f"run {self.id}: cannot read {path}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = "not UTF-8 text" if isinstance(error, ValueError) else error.strerror
+            raise HarnessError(f"run {self.id}: cannot read {path}: {why}") from error
 
     def entry(self, n: int) -> Entry:
         if n not in self.entries:
@@ -217,10 +218,11 @@ class Run:
 
     def _on_proposed(self, event: journal.Event) -> None:
         submission = Submission.model_validate(event.payload["submission"])
-        self.entries[submission.n] = Entry(submission, event.elapsed, call=event.payload.get("call", ""))
+        call, code = journal.word(event.payload, "call", ""), journal.word(event.payload, "code", "")
+        self.entries[submission.n] = Entry(submission, event.elapsed, call=call)
         self.last = submission.n
         self.by_sha.setdefault(submission.sha, submission.n)
-        if code := event.payload.get("code"):
+        if code:
             self.by_code.setdefault(code, submission.n)
         self._charges["submissions"] += 1
         # What comes after a finale is not covered by it.
@@ -293,19 +295,20 @@ class Run:
         self._charges["dollars"] += dollars
 
     def _on_lesson(self, event: journal.Event) -> None:
-        self.lessons.append(event.payload["text"])
-        if call := event.payload.get("call"):
+        text, call = journal.word(event.payload, "text"), journal.word(event.payload, "call", "")
+        self.lessons.append(text)
+        if call:
             self.lesson_calls.add(call)
 
     def _on_error(self, event: journal.Event) -> None:
-        self.errors.append(event.payload["message"])
+        self.errors.append(journal.word(event.payload, "message"))
 
     def _on_started(self, event: journal.Event) -> None:
         self.ended = ""
         self.dialogue.on_started()
 
     def _on_stopped(self, event: journal.Event) -> None:
-        self.ended = event.payload["reason"]
+        self.ended = journal.word(event.payload, "reason")
         self.stops.append(self.ended)
 
 

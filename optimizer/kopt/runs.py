@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kopt.run import Run
 
 META = "run.json"
+LAST = "last"
+"""Means the newest run, and is no run's own name."""
 TOP = 32
 HEAD = re.compile(rb'\{"seq":(\d+),"time":([-0-9.e]+),"elapsed":([-0-9.e]+),"type":"([^"\\]{1,80})"')
 
@@ -85,8 +87,8 @@ def names(workspace: Path) -> list[str]:
 def _created(path: Path) -> float:
     """Unix time of a run's start; 0 when its run.json cannot be read. The file's own time is that of a copy."""
     try:
-        return float(json.loads(path.read_bytes())["created"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return journal.moment(json.loads(path.read_bytes())["created"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0.0
 
 
@@ -97,12 +99,12 @@ def resolve(reference: str, workspace: Path) -> Path:
     if os.sep in reference and (Path(reference) / META).is_file():
         return Path(reference)
     there = names(workspace)
-    if reference in there:
-        return folder_of(workspace) / reference
     if not there:
         raise UsageError(f"no run {reference!r}: {folder_of(workspace)} holds none yet; kopt run TASK starts one")
-    if reference == "last":
+    if reference == LAST:
         return folder_of(workspace) / there[0]
+    if reference in there:
+        return folder_of(workspace) / reference
     fitting = [name for name in there if name.startswith(reference)]
     if len(fitting) == 1:
         return folder_of(workspace) / fitting[0]
@@ -152,13 +154,13 @@ def _summary(folder: Path, known: Summary | None) -> Summary:
     path = folder / journal.FILE
     try:
         meta = json.loads((folder / META).read_bytes())
-        row.created = float(meta["created"])
+        row.created = journal.moment(meta["created"])
         row.task, row.target, row.proposer = str(meta["task"]), str(meta["target"]), str(meta["proposer"])
         row.metric = str(meta.get("metric", "utilization"))
         stat = path.stat()
     except FileNotFoundError:
         return row  # started and not yet written to
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         row.state, row.reason = "broken", f"{META} cannot be read: {error}"
         return row
     if known and known.inode == stat.st_ino and known.offset <= stat.st_size and known.created == row.created:
@@ -189,11 +191,11 @@ def _read_on(row: Summary, path: Path) -> None:
 def _head(line: bytes) -> tuple[int, float, str]:
     """Number, active seconds and type of an event; ValueError or KeyError when it is none."""
     if (head := HEAD.match(line)) is not None and line.endswith(b"}\n"):
-        return int(head[1]), float(head[3]), head[4].decode()
+        return int(head[1]), journal.moment(float(head[3])), head[4].decode()
     from pydantic_core import from_json
 
     event = from_json(line)
-    return int(event["seq"]), float(event["elapsed"]), str(event["type"])
+    return int(event["seq"]), journal.moment(event["elapsed"]), str(event["type"])
 
 
 def _take(row: Summary, type: str, line: bytes) -> None:
@@ -279,7 +281,7 @@ class _Cache:
         self.path = Path(base).expanduser() / "kopt" / f"runs-{key}.json"
         self.rows: dict[str, Summary] = {}
         self._before = ""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self._before = self.path.read_text(encoding="utf-8")
             raw = json.loads(self._before)
             if raw["version"] == self.VERSION:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kopt.budget import Budget, Charges
@@ -32,6 +33,7 @@ from kopt.records import (
     Trial,
     Verdict,
     digest,
+    pinned,
 )
 from kopt.run import Entry, Run, TrialRow
 from kopt.source import Choice, KernelSource, SourceError, essence, parse
@@ -81,6 +83,9 @@ class Session:
         self._stop = threading.Event()
         self._turns = Turns()
         self._writing = threading.Lock()
+        self._calling = threading.Lock()
+        self._in_flight = 0
+        """Tool calls that have begun and are not charged yet."""
 
     # What a proposer may ask for.
 
@@ -98,7 +103,10 @@ class Session:
 
         A duplicate is answered with the verdict it already has and costs nothing. `call` names the tool call behind it.
         """
-        parameters = dict(parameters or {})
+        try:
+            parameters = dict(pinned(parameters or {}))
+        except ValueError as error:
+            raise UsageError(f"parameters: {error}") from None
         with self._turns:
             known = self.known(source, parameters)
             if known is not None and (verdict := self.run.verdict(known)) is not None:
@@ -211,18 +219,48 @@ class Session:
         """Journal an event of the dialogue with a model, an agent or a client (see dialogue.py)."""
         return self._append(type, **payload)
 
+    @contextmanager
+    def call(self) -> Iterator[Callable[..., None]]:
+        """Around a tool call; yields what journals its event, which charges it. Stop when the budget does not allow it.
+
+        Calls in flight count as made, or as many as there are visitors would pass the last one's check together.
+        """
+        with self._calling:
+            self.check(calls=self._in_flight)
+            self._in_flight += 1
+        charged = False
+
+        def charge(**payload: Any) -> None:
+            nonlocal charged
+            with self._calling:
+                self._in_flight -= 1
+                charged = True
+                self._append("tool", **payload)
+
+        try:
+            yield charge
+        finally:
+            if not charged:
+                with self._calling:
+                    self._in_flight -= 1
+
     def charges(self) -> Charges:
         """What is spent by now."""
         return self.run.charges.model_copy(update={"seconds": self._log.elapsed})
 
-    def check(self, ahead: float = 0.0) -> None:
-        """Raise Stop when nothing further may start; it will take some `ahead` seconds, which the finale would lack."""
+    def check(self, ahead: float = 0.0, calls: int = 0) -> None:
+        """Raise Stop when nothing further may start; it will take some `ahead` seconds, which the finale would lack.
+
+        `calls` is how many tool calls are not charged yet.
+        """
         if self._stop.is_set():
             raise Stop("stopped by request")
         best = self.run.incumbent.score if self.run.incumbent else None
         charges = self.charges()
         kept = self._reserve + min(ahead, 0.5 * self._reserve)
-        charges = charges.model_copy(update={"seconds": charges.seconds + kept})
+        charges = charges.model_copy(
+            update={"seconds": charges.seconds + kept, "tool_calls": charges.tool_calls + calls}
+        )
         if reason := self.budget.spent(charges, best, self.run.stale):
             raise Stop(reason)
 

@@ -56,6 +56,7 @@ def one_line(done: Any, code: int, words: str) -> None:
         (["check", "fp8_gemm", "none.py"], "cannot read none.py: No such file"),
         (["check", "nonesuch", "kopt.toml"], "unknown task 'nonesuch'"),
         (["check", "fp8_gemm", "kopt.toml", "--set", "BLOCK_M"], "write NAME=VALUE"),
+        (["check", "fp8_gemm", "kopt.toml", "--set", "BLOCK_M=1e999"], "inf is not a finite number"),
         (["submit", "fp8_gemm", "kopt.toml", "--run", "zzz"], "no run 'zzz'"),
         (["tasks", "show", "nonesuch"], "unknown task 'nonesuch'"),
         (["export", "zzz"], "no run 'zzz'"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from quick import kernel, session
 
 from kopt.budget import Budget
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.interact.socket import FILE, Control, Remote, short
 from kopt.journal import FILE as JOURNAL
 from kopt.journal import read
@@ -153,3 +155,82 @@ def test_a_long_path_has_a_socket_too(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     with live(deep) as (_, remote):
         assert remote.call("history", {}).ok
+
+
+def test_arguments_nested_beyond_reading_are_refused_and_the_run_stays_readable(tmp_path: Path) -> None:
+    with live(tmp_path) as (made, remote):
+        raw = socket.socket(socket.AF_UNIX)
+        connect(raw, made.run.folder / FILE)
+        for depth in (100, 190, 300, 100_000):
+            raw.sendall(b'{"op":"call","name":"screen","arguments":{"source":' + b"[" * depth + b"]" * depth + b"}}\n")
+            assert raw.recv(65536).endswith(b"}\n")
+        raw.close()
+        assert remote.call("history", {}).ok
+    assert [e.payload["name"] for e in read(made.run.folder / JOURNAL) if e.type == "tool"][-1] == "history"
+
+
+def test_a_call_too_large_to_be_sent_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
+    with live(tmp_path) as (_, remote):
+        with pytest.raises(UsageError, match="at most 4,194,304 are taken"):
+            remote.call("screen", {"source": "x" * (5 << 20)})
+        assert remote.call("history", {}).ok
+
+
+def test_callers_at_once_do_not_exceed_the_budget_of_calls(tmp_path: Path) -> None:
+    with session(tmp_path, budget=Budget(tool_calls=5)) as made, Control(made):
+        remotes = [Remote(made.run.folder) for _ in range(14)]
+        together, oks = threading.Barrier(14), []
+
+        def ask(remote: Remote) -> None:
+            together.wait()
+            oks.append(remote.call("history", {}).ok)
+
+        threads = [threading.Thread(target=ask, args=(remote,)) for remote in remotes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for remote in remotes:
+            remote.close()
+    assert (sum(oks), made.run.charges.tool_calls) == (5, 5)
+
+
+def test_a_call_that_broke_is_in_flight_no_longer(tmp_path: Path) -> None:
+    with session(tmp_path, budget=Budget(tool_calls=1)) as made:
+        with pytest.raises(HarnessError), made.call():
+            raise HarnessError("broken")
+        with made.call() as charge:
+            charge(name="history", ok=True)
+        assert made.run.charges.tool_calls == 1
+
+
+def test_a_crowd_is_turned_away_and_the_next_visitor_is_served(tmp_path: Path) -> None:
+    with session(tmp_path) as made, Control(made):
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+        for raw in crowd:
+            connect(raw, made.run.folder / FILE)
+        crowd[-1].settimeout(10)
+        assert b"32 others are connected" in crowd[-1].recv(65536)
+        for raw in crowd:
+            raw.close()
+        time.sleep(1)
+        remote = Remote(made.run.folder)
+        assert remote.call("history", {}).ok
+        remote.close()
+
+
+def test_a_run_out_of_descriptors_listens_again_once_it_has_some(tmp_path: Path) -> None:
+    with session(tmp_path) as made, Control(made):
+        raw = socket.socket(socket.AF_UNIX)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with short(made.run.folder / FILE) as address:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                raw.connect(address)
+                time.sleep(0.3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        raw.close()
+        remote = Remote(made.run.folder)
+        assert remote.call("history", {}).ok
+        remote.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from quick import kernel, session
@@ -11,6 +12,7 @@ from quick import kernel, session
 from kopt.errors import UsageError
 from kopt.interact.tools import Toolbox
 from kopt.interact.views import Views
+from kopt.journal import FILE, read
 from kopt.session import Session
 
 
@@ -81,3 +83,34 @@ def test_a_lesson_whose_answer_a_crash_has_lost_is_kept_once(live: Session) -> N
     assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.1", episode=1).text == "Kept."
     assert Toolbox(live, "model:x").call("lesson", {"text": "Rows wrap."}, key="1.2.2", episode=1).ok
     assert live.run.lessons == ["Rows wrap.", "Rows wrap."]
+
+
+def test_a_refused_call_leaves_little_in_the_journal(live: Session) -> None:
+    before = (live.run.folder / FILE).stat().st_size
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    box = Toolbox(live, "mcp")
+    for arguments in (
+        {"source": "x" * (3 << 20)},
+        {"source": deep},
+        {"y" * (1 << 20): 1},
+        {"parameters": {"a": "b" * 9999}},
+    ):
+        assert not box.call("screen", arguments).ok
+    assert not box.call("hand_over", {"summary": "s", "ideas": ["i" * (1 << 20)]}).ok
+    assert (live.run.folder / FILE).stat().st_size - before < 30_000
+    assert len(list(read(live.run.folder / FILE))) == live.run.dialogue.refused + 7
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"A": "\ud800"}, {"\ud800": 1}, {"A": float("nan")}, {"A": float("inf")}, {"A": 10**400}, {"A": "x" * 201}],
+    ids=["surrogate", "surrogate name", "nan", "inf", "huge", "long"],
+)
+def test_parameters_that_no_journal_could_give_back_are_refused(live: Session, parameters: dict[str, Any]) -> None:
+    arguments = {"source": kernel(0.5), "note": "n", "parameters": parameters}
+    result = Toolbox(live, "mcp").call("evaluate", arguments)
+    assert (result.ok, "nothing was done" in result.text, len(live.run.entries)) == (False, True, 3)
+    with pytest.raises(UsageError, match="parameters: "):
+        live.submit(kernel(0.5), note="n", origin="search", parameters=parameters)

@@ -17,8 +17,10 @@ from kopt.budget import Budget
 from kopt.errors import UsageError
 from kopt.journal import FILE, read
 from kopt.loop import drive
+from kopt.propose.actions import Nothing, actions
+from kopt.propose.conversation import Part, Reply
 from kopt.propose.episode import Episodes
-from kopt.propose.model import ApiModel
+from kopt.propose.model import ApiModel, _whole
 from kopt.propose.spec import parse
 from kopt.run import Run
 
@@ -297,3 +299,12 @@ def test_specs_are_read() -> None:
     assert parse("anthropic:claude-x") == ("anthropic", "claude-x", "")
     assert parse("a/b:free@http://h/v1") == ("", "a/b:free", "http://h/v1")
     assert parse("anthropic:c@https://gateway/x") == ("anthropic", "c", "https://gateway/x")
+
+
+def test_arguments_nested_beyond_reading_are_not_whole_and_ask_for_nothing() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    assert not _whole(Part(kind="call", id="1", name="screen", arguments=deep))
+    fenced = f'```json\n{{"tool": "screen", "arguments": {deep}}}\n```'
+    assert isinstance(actions(Reply(parts=(Part(kind="text", text=fenced),)), "axpy", 100), Nothing)
+    fenced = '```json\n{"tool": [], "arguments": {}}\n```'
+    assert isinstance(actions(Reply(parts=(Part(kind="text", text=fenced),)), "axpy", 100), Nothing)

@@ -187,6 +187,7 @@ def _parameters(pinned: list[str] | None) -> dict[str, int | float | str | bool]
     import ast
 
     from kopt.errors import UsageError
+    from kopt.records import pinned as sound
 
     found: dict[str, int | float | str | bool] = {}
     for item in pinned or []:
@@ -195,7 +196,11 @@ def _parameters(pinned: list[str] | None) -> dict[str, int | float | str | bool]
             raise UsageError(f"--set {item!r}: write NAME=VALUE, such as --set BLOCK_M=128")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = text
         found[name] = value if isinstance(value, int | float | bool) else text
+    try:
+        sound(found)
+    except ValueError as error:
+        raise UsageError(f"--set {error}") from None
     return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from kopt.records import pinned
 
 SOURCE = 200_000
 """Characters a source may have; kernels have 3,000 to 15,000."""
+IDEA = 1000
+"""Characters a direction may have; one sentence is asked for."""
 
 
 class Arguments(BaseModel):
@@ -31,14 +35,14 @@ class Evaluate(_WithSource):
     """What changed, in at most eight words, then a colon and why."""
     parent: int | None = Field(default=None, ge=1)
     """Number of the submission this was derived from."""
-    parameters: dict[str, int | float | str | bool] | None = None
+    parameters: Annotated[dict[str, int | float | str | bool], AfterValidator(pinned)] | None = None
     """Values for keyword-only parameters of the entry, in place of their defaults."""
     trials: int | None = Field(default=None, ge=0, le=64)
     """Points of the file's TUNE space to try; by default 8, if the file declares one."""
 
 
 class Screen(_WithSource):
-    parameters: dict[str, int | float | str | bool] | None = None
+    parameters: Annotated[dict[str, int | float | str | bool], AfterValidator(pinned)] | None = None
     """Values for keyword-only parameters of the entry, in place of their defaults."""
 
 
@@ -76,6 +80,13 @@ class HandOver(Arguments):
     """Where things stand: what was tried, what it did, what you would do next."""
     ideas: list[str] = Field(default=[], max_length=10)
     """Directions worth trying, one sentence each."""
+
+    @field_validator("ideas")
+    @classmethod
+    def _short(cls, ideas: list[str]) -> list[str]:
+        if any(len(idea) > IDEA for idea in ideas):
+            raise ValueError(f"a direction has at most {IDEA} characters")
+        return ideas
 
 
 TOOLS: dict[str, tuple[type[Arguments], str]] = {

@@ -6,6 +6,7 @@ The folder's owner alone may connect. Untrusted workers cannot: they have no soc
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import from_json
+
 from kopt.errors import HarnessError, KoptError, UsageError
 from kopt.interact.visitor import Origin, Served, Visitor
 from kopt.session import Session
@@ -23,8 +26,14 @@ from kopt.text import line
 FILE = "control.sock"
 LARGEST = 4 << 20
 """Bytes of one message: twenty times the largest source."""
+VISITORS = 32
+"""Connections served at a time; each costs a thread and a descriptor of the run's own."""
 CONNECT = 5.0
 """Seconds to wait for a run that listens to answer a greeting."""
+
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+"""What accept may fail with although the next one may well succeed."""
+_FULL = json.dumps({"error": f"{VISITORS} others are connected to this run; try again later"}).encode() + b"\n"
 
 
 class Control:
@@ -78,9 +87,17 @@ class Control:
         while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    return
+                self._closing.wait(0.1)
+                continue
             self._threads = [thread for thread in self._threads if thread.is_alive()]
+            if len(self._threads) >= VISITORS:
+                with connection, contextlib.suppress(OSError):
+                    connection.setblocking(False)
+                    connection.sendall(_FULL)
+                continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="visitor", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -99,7 +116,7 @@ class Control:
 
     def _answer(self, message: bytes, visitors: dict[Origin, Visitor]) -> dict[str, Any]:
         try:
-            asked = json.loads(message)
+            asked = from_json(message)  # refuses what nests too deep, and half of a surrogate pair
             operation = asked["op"]
             if operation == "hello":
                 run = self._session.run
@@ -113,7 +130,7 @@ class Control:
             return {"error": f"no operation {line(str(operation), 40)!r}"}
         except KoptError as error:
             return {"error": str(error)}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a request: {type(error).__name__}: {line(str(error), 120)}"}
 
 
@@ -151,9 +168,15 @@ class Remote:
         self._socket.close()
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            sent = json.dumps(message).encode() + b"\n"
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"a call that cannot be written: {error}; nothing was done") from None
+        if len(sent) > LARGEST:
+            raise UsageError(f"a call of {len(sent):,} bytes; at most {LARGEST:,} are taken, and nothing was done")
         with self._lock:
             try:
-                self._socket.sendall(json.dumps(message).encode() + b"\n")
+                self._socket.sendall(sent)
                 data = self._file.readline(LARGEST)
             except OSError as error:
                 raise HarnessError(f"run {self._folder.name} went away: {error.strerror or error}") from error

@@ -24,7 +24,7 @@ TRIALS = 8
 GAIN = 0.01
 """Relative gain over the submission itself that makes its best point a submission too."""
 ARGUMENTS = 4000
-"""Characters of arguments kept in the event of a call that no journaled reply holds."""
+"""Characters of each argument kept in the event of a call that no journaled reply holds."""
 
 
 class Result(NamedTuple):
@@ -69,36 +69,36 @@ class Toolbox:
         broken; everything else is an answer.
         """
         session = self._session
-        session.check()
-        started, screened_before = time.monotonic(), self._views.seconds
-        session.waited()
-        try:
-            parsed = parse(name, arguments)
-            result = self._carry_out(parsed, key)
-        except Refused as refusal:
-            result = Result(False, str(refusal))
-        except HarnessError:
-            raise
-        except KoptError as error:
-            result = Result(False, line(str(error), 1000))
-        event: dict[str, Any] = {
-            "name": line(name, 60),
-            "ok": result.ok,
-            "text": result.text,
-            "seconds": round(time.monotonic() - started, 3),
-            "queued": round(session.waited(), 3),
-        }
-        if (spent := self._views.seconds - screened_before) > 0:
-            event["screened"] = round(spent, 3)
-        if result.submission is not None:
-            event["submission"] = result.submission
-        if keep:
-            event["arguments"] = _kept(arguments, result)
-        if key:
-            event["key"] = key
-        if episode is not None:
-            event["episode"] = episode
-        session.record("tool", origin=self._origin, **event)
+        with session.call() as charge:
+            started, screened_before = time.monotonic(), self._views.seconds
+            session.waited()
+            try:
+                parsed = parse(name, arguments)
+                result = self._carry_out(parsed, key)
+            except Refused as refusal:
+                result = Result(False, str(refusal))
+            except HarnessError:
+                raise
+            except KoptError as error:
+                result = Result(False, line(str(error), 1000))
+            event: dict[str, Any] = {
+                "name": line(name, 60),
+                "ok": result.ok,
+                "text": result.text,
+                "seconds": round(time.monotonic() - started, 3),
+                "queued": round(session.waited(), 3),
+            }
+            if (spent := self._views.seconds - screened_before) > 0:
+                event["screened"] = round(spent, 3)
+            if result.submission is not None:
+                event["submission"] = result.submission
+            if keep:
+                event["arguments"] = _kept(name, arguments, result)
+            if key:
+                event["key"] = key
+            if episode is not None:
+                event["episode"] = episode
+            charge(origin=self._origin, **event)
         return result
 
     def nothing(self, why: str, text: str, *, key: str, episode: int) -> None:
@@ -192,7 +192,7 @@ class Toolbox:
 def parse(name: str, arguments: Mapping[str, Any] | str) -> args.Arguments:
     """The validated call; Refused names the tool, the argument and the mend."""
     if name not in args.TOOLS:
-        near = get_close_matches(name, args.TOOLS, n=1)
+        near = get_close_matches(name[:60], args.TOOLS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(args.TOOLS)}"
         raise Refused(f"No tool {line(name, 60)!r}: {hint}")
     kind = args.TOOLS[name][0]
@@ -218,11 +218,29 @@ def definitions() -> list[tuple[str, str, dict[str, Any]]]:
     return [(name, text, args.schema(name)) for name, (_, text) in args.TOOLS.items()]
 
 
-def _kept(arguments: Mapping[str, Any] | str, result: Result) -> Any:
-    """Arguments as the journal keeps them; the source of a submission lies in sources/ already."""
+def _kept(name: str, arguments: Mapping[str, Any] | str, result: Result) -> Any:
+    """Arguments as the journal keeps them: those of the tool, each cut, so that no caller can make it large or deep.
+
+    The source of a submission lies in sources/ already.
+    """
     if isinstance(arguments, str):
         return arguments[:ARGUMENTS]
-    kept = dict(arguments)
+    fields = args.TOOLS[name][0].model_fields if name in args.TOOLS else ()
+    kept = {key: _cut(arguments[key]) for key in fields if key in arguments}
     if result.submission is not None and "source" in kept:
         kept["source"] = f"submission {result.submission}"
     return kept
+
+
+def _cut(value: Any) -> str | int | float | None:
+    """A plain value as it is, all else as text of its first ARGUMENTS characters."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and value.bit_length() < 64:
+        return value
+    if isinstance(value, str):
+        return value[:ARGUMENTS]
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)[:ARGUMENTS]
+    except (ValueError, RecursionError) as error:
+        return f"cannot be written: {error}"

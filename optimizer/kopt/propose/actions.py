@@ -62,10 +62,11 @@ def _asked(blocks: list[tuple[str, str]]) -> Action | None:
             continue
         try:
             value = json.loads(text, strict=False)
+            arguments = json.dumps(value.get("arguments", {})) if isinstance(value, dict) else ""
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and value.get("tool") in TOOLS:
-            return Action("", value["tool"], json.dumps(value.get("arguments", {})))
+        if isinstance(value, dict) and isinstance(tool := value.get("tool"), str) and tool in TOOLS:
+            return Action("", tool, arguments)
     return None
 
 

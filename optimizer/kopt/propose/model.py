@@ -217,7 +217,7 @@ def _part(raw: Any) -> Part | None:
 def _whole(part: Part) -> bool:
     try:
         json.loads(part.arguments or "{}", strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

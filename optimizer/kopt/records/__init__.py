@@ -3,7 +3,7 @@
 from kopt.records.base import Record
 from kopt.records.facts import KernelFacts, LaunchFacts
 from kopt.records.finale import Contest, Finale
-from kopt.records.submission import Parameters, Submission, digest
+from kopt.records.submission import Parameters, Submission, digest, pinned
 from kopt.records.task import Cost, Hidden, Provenance, Score, Shape, Task, TensorSpec, Tolerance
 from kopt.records.verdict import (
     NO_DEVICE_TIME,
@@ -49,4 +49,5 @@ __all__ = [
     "Trial",
     "Verdict",
     "digest",
+    "pinned",
 ]
