@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import made_runs as m
@@ -13,7 +14,7 @@ import pytest
 from made_runs import Made
 
 from kopt import archive
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE
 
 Files = dict[str, bytes]
@@ -203,3 +204,11 @@ def test_a_flipped_bit_is_noticed(packed: Path, other: Path) -> None:
 
 def test_a_missing_file_is_one_line(other: Path) -> None:
     refused(other / "nope.tgz", other, "cannot read .*nope.tgz: No such file")
+
+
+def test_a_full_disk_is_not_held_against_an_archive(
+    packed: Path, other: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with pytest.raises(HarnessError, match="submissions: cannot be written: File too large"), full_disk():
+        archive.unpack(packed, other)
+    assert list((other / "submissions").iterdir()) == []
