@@ -147,3 +147,16 @@ def test_where_files_may_not_grow_kopt_breaks_and_no_kernel_fails(
     assert len(done.err.splitlines()) == 1
     assert str(tmp_path) in done.err
     assert says in done.err
+
+
+def test_an_interrupt_while_the_command_is_still_being_loaded_ends_it_in_silence(kopt_process: Kopt) -> None:
+    code = (
+        "import signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'kopt.cli.shared': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from kopt.__main__ import main; main()"
+    )
+    done = kopt_process("runs", before=(sys.executable, "-c", code))
+    assert (done.code, done.out, done.err) == (INTERRUPTED, "", "")
