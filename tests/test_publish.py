@@ -196,6 +196,16 @@ def test_a_parameter_that_no_literal_can_say_is_refused(blend: Task) -> None:
         compose(KERNEL, blend, {}, {"square": {"TILE": float("nan")}}, "")
 
 
+@pytest.mark.parametrize("name", ["CONFIGURATIONS", "_tuned"])
+def test_by_shape_no_name_of_the_author_is_taken(blend: Task, name: str) -> None:
+    source = KERNEL.replace("SEEN = []", f"SEEN = []\n{name} = 1")
+    space: dict[str, Any] = {}
+    exec(compose(source, blend, {}, {"square": {"TILE": 64}}, ""), space)
+    space["blend"](torch.ones(64, 96), torch.ones(1), torch.ones(48, 96), torch.empty(64, 48))
+    assert space["SEEN"] == [(64, True)]
+    assert space[name] == 1
+
+
 def test_by_shape_a_file_takes_what_was_chosen_for_that_shape_and_its_defaults_for_any_other(blend: Task) -> None:
     again = KERNEL + "\n\ndef twice(*given):\n    blend(*given)\n    blend(*given)\n"
     text = compose(again, blend, {"TILE": 32}, {"square": {"TILE": 64}}, "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from kopt import syntax
@@ -16,6 +16,8 @@ from kopt.records import Parameters, Task
 
 TUNED = "_tuned"
 """Name of the submission's own entry where the published one chooses its parameters by shape."""
+TABLE = "CONFIGURATIONS"
+"""Name of its parameters by shape."""
 _DROPPED = frozenset({"TUNE", "RUNG"})
 """What speaks of a search that is over."""
 
@@ -43,13 +45,15 @@ def compose(
     edits = list(_pinned(entry, parameters, at))
     edits += _dropped(tree, data, at)
     if configurations:
-        edits += _renamed(tree, task.entry, data, at)
+        words = {word for node in ast.walk(tree) for word in _words(node)}
+        tuned, table = _free(TUNED, words), _free(TABLE, words)
+        edits += _renamed(tree, task.entry, tuned, data, at)
     for edit in sorted(edits, reverse=True):
         data = data[: edit.start] + edit.text.encode() + data[edit.end :]
     text = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + "\n" + data.decode().lstrip("\n")
     text = text.rstrip("\n") + "\n"
     if configurations:
-        text += _dispatch(task, entry, configurations)
+        text += _dispatch(task, entry, configurations, tuned, table)
     try:
         syntax.module(text)
     except SyntaxError as error:
@@ -80,19 +84,28 @@ def _pinned(entry: ast.FunctionDef, parameters: Parameters, at: _Offsets) -> lis
     return edits
 
 
-def _renamed(tree: ast.Module, name: str, data: bytes, at: _Offsets) -> list[_Edit]:
+def _free(name: str, taken: Collection[str]) -> str:
+    """`name`, or with underscores behind it what the author has not taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _renamed(tree: ast.Module, name: str, new: str, data: bytes, at: _Offsets) -> list[_Edit]:
     edits = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == name:
             start = data.index(name.encode(), at(node.lineno, node.col_offset) + len("def"))
-            edits.append(_Edit(start, start + len(name), TUNED))
+            edits.append(_Edit(start, start + len(name), new))
         elif isinstance(node, ast.Name) and node.id == name:
             edits.append(_Edit(at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0),
-                               TUNED))  # fmt: skip
+                               new))  # fmt: skip
     return edits
 
 
-def _dispatch(task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters]) -> str:
+def _dispatch(
+    task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters], tuned: str, table: str
+) -> str:
     dims = list(task.dims)
     places = [dimension(task, name) for name in dims]
     arguments = [a.arg for a in (*entry.args.posonlyargs, *entry.args.args)]
@@ -107,9 +120,9 @@ def _dispatch(task: Task, entry: ast.FunctionDef, configurations: Mapping[str, P
     comma = "," if len(dims) == 1 else ""
     return (
         f"\n\n# Chosen by shape, ({', '.join(dims)}); any other size takes the defaults.\n"
-        f"CONFIGURATIONS = {{\n{''.join(rows)}}}\n\n\n"
+        f"{table} = {{\n{''.join(rows)}}}\n\n\n"
         f"def {task.entry}({', '.join(arguments)}):\n"
-        f"    {TUNED}({', '.join(arguments)}, **CONFIGURATIONS.get(({sizes}{comma}), {{}}))\n"
+        f"    {tuned}({', '.join(arguments)}, **{table}.get(({sizes}{comma}), {{}}))\n"
     )
 
 
