@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import made_runs as m
@@ -13,7 +14,7 @@ import pytest
 from made_runs import Made
 
 from kopt import archive
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE
 
 Files = dict[str, bytes]
@@ -247,3 +248,11 @@ def test_what_would_break_later_is_refused_at_once(
     files = files_of(packed)
     change(files)
     refused(repack(packed, files), other, words)
+
+
+def test_a_full_disk_is_not_held_against_an_archive(
+    packed: Path, other: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with pytest.raises(HarnessError, match="submissions: cannot be written: File too large"), full_disk():
+        archive.unpack(packed, other)
+    assert list((other / "submissions").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -157,6 +158,52 @@ def test_a_published_file_keeps_the_contract_and_runs_as_chosen(tmp_path: Path, 
     space["blend"](torch.ones(2, 4), torch.tensor([2.0]), torch.ones(3, 4), out)
     assert space["SEEN"] == [(64, False)]
     assert torch.equal(out, torch.full((2, 3), 8.0))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RUNG = 3", "RUNG = 3; X = 1"),
+        ("RUNG = 3", "X = 1; RUNG = 3"),
+        ("RUNG = 3", "X = 1; \\\nRUNG = 3"),
+        ("RUNG = 3", "X = RUNG = 3"),
+        ("RUNG = 3", "RUNG = (X := 3)"),
+        ("RUNG = 3", "RUNG: (X := int) = 3"),
+        ("RUNG = 3", "if True: X = 1; RUNG = 3"),
+        ("SEEN = []", "SEEN = []\nX = len(TUNE)"),
+        ("SEEN = []", 'SEEN = []\nX = globals()["TUNE"]'),
+        ("}  # the space", "}; X = 1  # the space"),
+        ("out.mul_(scale)", "out.mul_(scale + RUNG)"),
+    ],
+)
+def test_what_else_a_file_says_is_published_as_it_was_judged(blend: Task, old: str, new: str) -> None:
+    source = KERNEL.replace(old, new)
+    assert source != KERNEL
+    before, after = (ast.parse(text).body for text in (source, compose(source, blend, {"TILE": 64}, {}, "top")))
+    pinned = [ast.dump(n).replace("value=16", "value=64") if isinstance(n, ast.FunctionDef) else ast.dump(n)
+              for n in before]  # fmt: skip
+    kept = [ast.dump(node) for node in after]
+    gone = [line for line in pinned if line not in kept]
+    assert kept == [line for line in pinned if line in kept]
+    assert len(gone) == 1  # TUNE or RUNG: whichever stands alone, and nothing else tells of
+    assert gone[0].startswith(("Assign(targets=[Name(id='TUNE'", "Assign(targets=[Name(id='RUNG'"))
+
+
+def test_a_parameter_that_no_literal_can_say_is_refused(blend: Task) -> None:
+    with pytest.raises(UsageError, match="parameter TILE is inf, which Python has no literal for"):
+        compose(KERNEL, blend, {"TILE": float("inf")}, {}, "")
+    with pytest.raises(UsageError, match="parameter TILE is nan"):
+        compose(KERNEL, blend, {}, {"square": {"TILE": float("nan")}}, "")
+
+
+@pytest.mark.parametrize("name", ["CONFIGURATIONS", "_tuned"])
+def test_by_shape_no_name_of_the_author_is_taken(blend: Task, name: str) -> None:
+    source = KERNEL.replace("SEEN = []", f"SEEN = []\n{name} = 1")
+    space: dict[str, Any] = {}
+    exec(compose(source, blend, {}, {"square": {"TILE": 64}}, ""), space)
+    space["blend"](torch.ones(64, 96), torch.ones(1), torch.ones(48, 96), torch.empty(64, 48))
+    assert space["SEEN"] == [(64, True)]
+    assert space[name] == 1
 
 
 def test_by_shape_a_file_takes_what_was_chosen_for_that_shape_and_its_defaults_for_any_other(blend: Task) -> None:

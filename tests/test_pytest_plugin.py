@@ -84,7 +84,7 @@ KERNEL = ("--kopt-task", "add", "--kopt-kernel", "good.py")
     ("options", "says"),
     [
         (("--kopt-task", "ad", "--kopt-kernel", "good.py"), "unknown task 'ad' (did you mean add?)"),
-        (("--kopt-task", "add", "--kopt-kernel", "none.py"), "--kopt-kernel none.py: cannot be read"),
+        (("--kopt-task", "add", "--kopt-kernel", "none.py"), "--kopt-kernel none.py: cannot read"),
         (("--kopt-task", "add"), "--kopt-task and --kopt-kernel go together"),
         ((*KERNEL, "--kopt-param", "X=1"), "add() has no parameter X; it has BLOCK"),
         ((*KERNEL, "--kopt-param", "X"), "write it as NAME=VALUE"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import made_runs as m
 import pytest
 from made_runs import Made
 
-from kopt import runs
+from kopt import runs, submit
 from kopt.errors import HarnessError, UsageError
 from kopt.journal import FILE, Journal
+from kopt.meta import create_unnamed
 from kopt.records import Evidence, Status
 from kopt.run import Run
 from kopt.runs import Summary, resolve, split, summaries
@@ -202,3 +205,27 @@ def test_a_source_that_is_no_text_is_one_line(workspace: Path) -> None:
     next((folder / "sources").iterdir()).write_bytes(b"\xff")
     with pytest.raises(HarnessError, match="not UTF-8 text"):
         Run.load(folder).source(1)
+
+
+def test_a_run_that_cannot_be_begun_leaves_no_folder(
+    workspace: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    meta = m.load(m.write(workspace, [])).meta
+    there = sorted((workspace / "submissions").rglob("*"))
+    with pytest.raises(HarnessError, match=r"cannot create .*: File too large"), full_disk():
+        create_unnamed(workspace / "submissions", meta)
+    assert sorted((workspace / "submissions").rglob("*")) == there
+
+
+@pytest.mark.parametrize(("made", "stays"), [([], False), ([Made(0.5)], True)])
+def test_a_new_run_stays_once_something_was_recorded_in_it(workspace: Path, made: list[Made], stays: bool) -> None:
+    folder = m.write(workspace, made)
+    with pytest.raises(HarnessError), submit._kept(folder, new=True):
+        raise HarnessError("the disk is full")
+    assert folder.exists() == stays
+
+
+def test_a_number_of_too_many_digits_is_no_submission(workspace: Path) -> None:
+    run = m.load(m.write(workspace, [Made(0.5)]))
+    with pytest.raises(UsageError, match="has no submission of 5000 digits; it has 1 to 1"):
+        runs.number(run, "9" * 5000)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from kopt import content, scaffold, signature
-from kopt.errors import UsageError
+from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import hooks
 from kopt.evaluate.policy import check
 from kopt.records import Outcome
@@ -160,3 +162,19 @@ def test_init_says_what_stands_in_its_way(tmp_path: Path) -> None:
     (tmp_path / "tasks").write_text("a file")
     with pytest.raises(UsageError, match="tasks: cannot be made"):
         scaffold.init(tmp_path)
+
+
+Full = Callable[[], AbstractContextManager[None]]
+
+
+def test_on_a_full_disk_no_half_workspace_stays(tmp_path: Path, full_disk: Full) -> None:
+    with pytest.raises(HarnessError, match=r"kopt\.toml: cannot be made: File too large"), full_disk():
+        scaffold.init(tmp_path / "deep" / "workspace")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_full_disk_no_half_task_stays(tmp_path: Path, full_disk: Full) -> None:
+    (tmp_path / "tasks").mkdir()
+    with pytest.raises(HarnessError, match=r"tasks/mine/task\.toml: cannot be made: File too large"), full_disk():
+        scaffold.new_task("mine", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["tasks"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from kopt.source import SourceError, essence, parse
+from kopt.errors import UsageError
+from kopt.source import MAX_BYTES, SourceError, essence, parse, read
 
 TEXT = '''"""First line.
 
@@ -70,3 +72,22 @@ def test_sources_are_read_from_many_threads_at_once() -> None:
 @pytest.mark.parametrize("value", [" + ".join(["1"] * 2500), "0x" + "f" * 5000])
 def test_an_expression_too_long_to_be_shown_has_an_identity_all_the_same(value: str) -> None:
     assert essence(TEXT + f"X = {value}\n", "entry") != essence(TEXT, "entry")
+
+
+def test_what_is_read_as_a_kernel_is_a_file_that_has_an_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
+    for path in (Path("/dev/zero"), pipe):
+        with pytest.raises(UsageError, match=f"cannot read {path}: it is no regular file"):
+            read(path)
+    with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
+        read(tmp_path)
+
+
+def test_a_file_is_read_up_to_the_size_that_a_kernel_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "large.py"
+    path.write_bytes(b"#" * (MAX_BYTES - 2) + b"\r\n")
+    assert len(read(path)) == MAX_BYTES - 1
+    os.truncate(path, 1 << 40)  # takes no room on the disk, and more than there is of memory
+    with pytest.raises(UsageError, match=r"large\.py is larger than 1 MiB"):
+        read(path)

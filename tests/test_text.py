@@ -26,6 +26,11 @@ def test_an_escape_is_shown_rather_than_dropped() -> None:
     assert plain("\u202e") == "<U+202E>"
 
 
+@pytest.mark.parametrize("mark", ["\u200b", "\u2060", "\ufeff", "\u00ad", "\U000e0041"])
+def test_a_mark_that_nobody_sees_is_dropped(mark: str) -> None:
+    assert plain(f"in{mark}visible") == "invisible"
+
+
 @pytest.mark.parametrize("text", ["größer", "更深的流水线", "مرحبا", "שלום", "naïve → fast", "tab\there"])
 def test_letters_of_every_script_stay(text: str) -> None:
     assert plain(text) == text

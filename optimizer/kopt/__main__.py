@@ -1,8 +1,19 @@
-"""`python -m kopt` is `kopt`."""
+"""The command `kopt`, which `python -m kopt` is too."""
 
 from __future__ import annotations
 
-from kopt.cli.app import main
+import sys
+
+
+def main() -> None:
+    """As `cli.app.main`; a Ctrl-C that comes before that is there to answer it ends the same way."""
+    try:
+        from kopt.cli import app
+
+        app.main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from kopt import journal, runs
+from kopt.disk import EXHAUSTED
 from kopt.errors import HarnessError, KoptError, UsageError
 from kopt.meta import META, read_meta
 from kopt.records import digest
@@ -93,6 +94,8 @@ def unpack(archive: Path, workspace: Path) -> Path:
         (stage / name).rename(final)
         return final
     except (OSError, EOFError, tarfile.TarError) as error:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise HarnessError(f"{home}: cannot be written: {error.strerror}") from error
         # zlib's errors are no OSError; tarfile wraps them in its own.
         raise UsageError(f"{archive} is not a whole kopt archive: {error}") from error
     finally:

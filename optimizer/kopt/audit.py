@@ -23,6 +23,7 @@ from kopt.judge import Judge, Judgement, Plan
 from kopt.judge.backends import BackendName
 from kopt.records import Finding, Outcome, Shape, Status, Submission, Task, digest
 from kopt.records.base import Record
+from kopt.source import read
 
 INDEX = "corpus.toml"
 PATIENCE_S = 2.0
@@ -137,7 +138,7 @@ class Audit:
     def _one(self, item: Item) -> Result:
         began = time.monotonic()
         task = self._task(item.task)
-        source = item.path.read_text(encoding="utf-8")
+        source = read(item.path)
         refused = next((f for f in check(source, task.entry, len(task.tensors)) if f.status), None)
         stage, finding, slow = self._stages(item, task, source, refused)
         if item.kind == "guilty":

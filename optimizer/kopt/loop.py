@@ -29,6 +29,7 @@ from kopt.records import Evidence, Shape, Task
 from kopt.run import Run
 from kopt.session import Session, Stop
 from kopt.shapes import read_shapes
+from kopt.source import read
 from kopt.work import work
 
 DEFAULT_BUDGET = Budget(submissions=40, trials=36)
@@ -76,7 +77,7 @@ def start(
     root = content.workspace(workspace)
     task = content.load_task(task_name, root)
     own_shapes = read_shapes(shapes, task) if shapes else ()
-    source = _read(start) if start else ""
+    source = read(start) if start else ""
     if driver is None:
         check(proposer, task, root)
     place = choose(target, gpu, modelled=modelled)
@@ -207,12 +208,3 @@ def stop_on_signal(session: Session) -> Iterator[None]:
             except ValueError:  # not the main thread: whoever owns it handles signals
                 break
         yield
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error

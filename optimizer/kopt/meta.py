@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +105,10 @@ def _made(folder: Path, meta: Meta) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
+        with suppress(OSError):  # what was in it before stays
+            (folder / f"{META}.part").unlink(missing_ok=True)
+            (folder / "sources").rmdir()
+            folder.rmdir()
         raise HarnessError(f"cannot create {folder}: {error.strerror}") from error
     return True
 

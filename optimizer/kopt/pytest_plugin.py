@@ -82,14 +82,15 @@ class KernelCheck:
         """UsageError for an unknown task, a file that cannot be read, a parameter that the entry does not have."""
         from kopt import content
         from kopt.errors import UsageError
+        from kopt.source import read
 
         self.task: Task = content.load_task(task, content.workspace())
         self.path = folder / kernel
         self.seed = seed
         try:
-            self.source = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--kopt-kernel {kernel}: cannot be read: {error}") from None
+            self.source = read(self.path)
+        except UsageError as error:
+            raise UsageError(f"--kopt-kernel {kernel}: {error}") from None
         self.parameters = dict(_parameter(text, self.source, self.task.entry) for text in parameters)
         self.chosen: list[Problem] = []
         self._checked: Checked | None = None

@@ -28,6 +28,7 @@ META = "run.json"
 LAST = "last"
 """Means the newest run, and is no run's own name."""
 TOP = 32
+_DIGITS = 18
 HEAD = re.compile(rb'\{"seq":(\d+),"time":([-0-9.e]+),"elapsed":([-0-9.e]+),"type":"([^"\\]{1,80})"')
 
 
@@ -128,7 +129,11 @@ def number(run: Run, word: str) -> int:
         if run.incumbent is None:
             raise UsageError(f"run {run.id} has no submission with a score yet")
         return run.incumbent.n
-    return run.entry(run.last if word == "last" else int(word)).n
+    if word == "last":
+        return run.entry(run.last).n
+    if len(word) > _DIGITS:  # Python reads no number of more than 4,300
+        raise UsageError(f"run {run.id} has no submission of {len(word)} digits; it has 1 to {run.last}")
+    return run.entry(int(word)).n
 
 
 def summaries(workspace: Path) -> list[Summary]:

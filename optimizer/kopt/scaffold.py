@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import json
 import keyword
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from string import Template
+from types import TracebackType
+from typing import Self
 
 from kopt import content, signature
-from kopt.errors import UsageError
+from kopt.disk import EXHAUSTED
+from kopt.errors import HarnessError, UsageError
 from kopt.records import TensorSpec
 from kopt.records.task import is_identifier
 from kopt.signature import Signature
@@ -46,19 +49,14 @@ _KEPT_IMPORTS = ("torch", "math")
 
 def init(folder: Path) -> tuple[Path, ...]:
     """Make `folder` a workspace; returns what was made, which is nothing when it was one."""
-    made = []
-    try:
+    made = _Made()
+    with made:
         for path in (folder, *(folder / name for name in FOLDERS)):
-            if not path.is_dir():
-                path.mkdir(parents=True)
-                made.append(path)
+            made.folder(path)
         marker = folder / content.MARKER
         if not marker.exists():
-            marker.write_text(_template("kopt.toml"), encoding="utf-8")
-            made.append(marker)
-    except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be made: {error.strerror}") from None
-    return tuple(made)
+            made.file(marker, _template("kopt.toml"))
+    return tuple(path for path in made.paths if path.is_relative_to(folder))
 
 
 def new_task(name: str, root: Path, from_: str | None = None) -> Path:
@@ -74,20 +72,53 @@ def new_task(name: str, root: Path, from_: str | None = None) -> Path:
     source = signature.read(from_) if from_ else None
     task, kernels = root / "tasks" / name, root / "kernels" / name
     files = _files(name, source)
-    try:
-        task.mkdir(parents=True)
+    if task.exists():
+        raise UsageError(f"{task} is there already, without a task.toml; move it away or choose another name")
+    with _Made() as made:
+        made.folder(task)
         for file, text in files.items():
             path = (kernels if file in FAMILIES else task) / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            made.folder(path.parent)
+            made.file(path, text)
         if source is not None:
-            shutil.copyfile(source.path, task / ORIGINAL)
-    except FileExistsError:
-        raise UsageError(f"{task} is there already, without a task.toml; move it away or choose another name") from None
-    except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be written: {error.strerror}") from None
+            made.file(task / ORIGINAL, source.path.read_bytes())
     content.read_task(task)
     return task
+
+
+class _Made:
+    """Files and folders that are made all of them, or none."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self._at = Path()
+
+    def folder(self, path: Path) -> None:
+        """With those above it."""
+        self._at = path
+        for missing in reversed([p for p in (path, *path.parents) if not p.is_dir()]):
+            missing.mkdir()
+            self.paths.append(missing)
+
+    def file(self, path: Path, text: str | bytes) -> None:
+        self._at = path
+        if not path.exists():
+            self.paths.append(path)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None:
+            return
+        for path in reversed(self.paths):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        if isinstance(error, OSError):
+            # The system names no file where it was a write that failed.
+            broken = HarnessError if error.errno in EXHAUSTED else UsageError
+            raise broken(f"{error.filename or self._at}: cannot be made: {error.strerror}") from None
 
 
 def _files(name: str, source: Signature | None) -> dict[str, str]:

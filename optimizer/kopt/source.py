@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 from kopt import syntax
+from kopt.errors import UsageError
 from kopt.records import Parameters
+
+MAX_BYTES = 1 << 20
 
 Choice = int | float | str | bool
 
@@ -128,6 +134,25 @@ def _code(text: str, entry: str) -> tuple[str, Parameters]:
         return ast.dump(tree), defaults
     except (RecursionError, ValueError):  # deep sums parse, and so do numbers too long to be written down
         return text.strip(), defaults
+
+
+def read(path: Path) -> str:
+    """The text of a kernel file, lines as Python reads them; UsageError for what is none: a device, or too large."""
+    try:
+        # A pipe that nobody writes to must not be waited for, and a device may have no end.
+        with open(path, "rb", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"cannot read {path}: it is no regular file")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB, which no kernel file may be")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def imported_modules(tree: ast.AST) -> list[tuple[str, int]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import kopt
 from kopt import content, journal, loop
 from kopt.budget import Budget
-from kopt.errors import UsageError
+from kopt.errors import KoptError, UsageError
 from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Remote
 from kopt.machine.choose import choose
@@ -53,13 +55,14 @@ def submit(
     else:
         place = choose(target, gpu, modelled=modelled)
         key, device = place.target.key, place.gpu
+    given = folder
     shapes, seed = (meta.shapes, meta.seed) if meta else ((), 0)
     with Evaluator(task, target=key, gpu=device, shapes=shapes, seed=seed) as evaluator:
         if folder is None:
             meta = loop.describe(task, evaluator, proposer=PROPOSER, budget=Budget())
             meta = create_unnamed(root / "submissions", meta)
             folder = root / "submissions" / meta.id
-        with journal.Journal(folder / journal.FILE) as log:
+        with _kept(folder, new=given is None), journal.Journal(folder / journal.FILE) as log:
             run = Run.load(folder)
             # A person's file is judged whatever the run's own budget says; it is charged all the same.
             session = Session(run, log, evaluator.task, evaluator, Budget(), [observer] if observer else [])
@@ -72,6 +75,17 @@ def submit(
             )
             session.ended("one file was submitted by hand")
             return run, verdict
+
+
+@contextmanager
+def _kept(folder: Path, *, new: bool) -> Iterator[None]:
+    """A new run in which nothing could be recorded does not stay behind."""
+    try:
+        yield
+    except KoptError:
+        if new and not Run.load(folder).entries:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _join(folder: Path, source: str, parameters: dict[str, Any], note: str) -> tuple[Run, Verdict]:

@@ -16,7 +16,7 @@ _FIRST_CLAUSE = re.compile(r"(?<=\w)(?:: |; |\. |\.$| - | — )|\n")
 def plain(text: str) -> str:
     """The same text with control characters shown as symbols (ESC as ␛) and reordering marks as <U+202E>.
 
-    Newlines and tabs stay.
+    Newlines and tabs stay. Marks that nobody sees, which could carry words to a model that a person does not read, go.
     """
     return _SUSPECT.sub(lambda match: _shown(match[0]), text)
 
@@ -66,9 +66,10 @@ def _shown(char: str) -> str:
         return chr(0x2400 + code)
     if code == 0x7F:
         return "␡"
-    if char in _REORDERING or unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn"):
+    category = unicodedata.category(char)
+    if char in _REORDERING or category in ("Cc", "Cs", "Co", "Cn"):
         return f"<U+{code:04X}>"
-    return char
+    return "" if category == "Cf" else char
 
 
 def dollars(amount: float, unpriced: int) -> str:

@@ -124,3 +124,39 @@ def test_a_run_that_may_not_be_read_is_one_line(kopt_process: Kopt, workspace: P
     assert done.code == 4
     assert "Permission denied" in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
+@pytest.mark.parametrize(
+    ("kib", "says"),
+    [
+        (0, "(TMPDIR): cannot be written: No usable temporary directory"),
+        (4, "/compiled: a kernel cannot be compiled there: File too large"),
+        (40, "File too large"),
+    ],
+)
+def test_where_files_may_not_grow_kopt_breaks_and_no_kernel_fails(
+    kopt_process: Kopt, tmp_path: Path, kib: int, says: str
+) -> None:
+    """As on a full disk. Of a size in between it is ptxas that dies, and says no more than that."""
+    kernel = Path(PACKAGE).parent / "kernels" / "fp8_gemm" / "tma.py"
+    before = ("sh", "-c", f'ulimit -f {2 * kib}; exec "$@"', "sh", sys.executable, "-m", "kopt")
+    done = kopt_process("check", "fp8_gemm", str(kernel), before=before, env={"TMPDIR": str(tmp_path)})
+    assert done.code == 4, done
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 1
+    assert str(tmp_path) in done.err
+    assert says in done.err
+
+
+def test_an_interrupt_while_the_command_is_still_being_loaded_ends_it_in_silence(kopt_process: Kopt) -> None:
+    code = (
+        "import signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'kopt.cli.shared': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from kopt.__main__ import main; main()"
+    )
+    done = kopt_process("runs", before=(sys.executable, "-c", code))
+    assert (done.code, done.out, done.err) == (INTERRUPTED, "", "")

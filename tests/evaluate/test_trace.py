@@ -372,3 +372,12 @@ def fp8_gemm(a, b, scale_a, scale_b, out):
 )
 def test_a_candidate_that_forges_its_report_does_not_pass_and_does_not_harm(trace: Tracer, attack: str) -> None:
     assert trace(HOSTILE.format(attack=attack)).outcome is Outcome.FAILED
+
+
+def test_a_kernel_cannot_talk_ptxas_into_a_full_disk(tmp_path: Path) -> None:
+    from triton.runtime.errors import PTXASError
+
+    from kopt.evaluate.worker.compile import _no_room
+
+    assert _no_room(PTXASError("fatal : No space left on device"), tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []

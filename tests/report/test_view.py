@@ -102,7 +102,8 @@ def test_nothing_can_be_changed(address: str, method: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["runs/%2e%2e", "runs/..%2f..%2fetc", "runs/nope", "runs/nope/1/article", f"runs/{RUN}/999",
-     f"runs/{RUN}/999/article", f"runs/{RUN}/0/article", "etc/passwd", "compare?run=../..&run=x", f"runs/{RUN}%00"],
+     f"runs/{RUN}/999/article", f"runs/{RUN}/0/article", "etc/passwd", "compare?run=../..&run=x", f"runs/{RUN}%00",
+     f"runs/{RUN}/{'9' * 5000}", f"runs/{RUN}/{'9' * 5000}/article", f"runs/{RUN}/-1"],
 )  # fmt: skip
 def test_what_is_not_in_the_workspace_is_not_found(address: str, path: str) -> None:
     answer = httpx.get(address + path, timeout=60)

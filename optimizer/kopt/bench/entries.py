@@ -12,7 +12,7 @@ from kopt.evaluate.policy import check
 from kopt.publish.record import find
 from kopt.records import Finding, Parameters, Task
 from kopt.run import Run
-from kopt.source import SourceError, parse
+from kopt.source import SourceError, parse, read
 
 BASELINE = "vendor library"
 
@@ -51,7 +51,7 @@ def entries(task: Task, target: str, root: Path, wanted: Iterable[str], *, other
 
 def _named(name: str, task: Task, root: Path) -> Entry:
     if (path := Path(name)).is_file():
-        return Entry(path.stem, _read(path), {})
+        return Entry(path.stem, read(path), {})
     run_name, n = runs.split(name)
     if not n:
         raise UsageError(f"{name} is neither a file nor RUN/N")
@@ -65,23 +65,16 @@ def _named(name: str, task: Task, root: Path) -> Entry:
 def _published(task: Task, target: str, root: Path) -> Iterator[Entry]:
     found = find(task.name, root)
     if target in found:
-        yield Entry("published", _read(found[target][0]), {})
+        yield Entry("published", read(found[target][0]), {})
 
 
 def _rungs(task: Task, root: Path) -> list[Entry]:
     rungs = []
     for path in content.families(task, root):
-        text = _read(path)
+        text = read(path)
         try:
             rung = parse(text, task.entry).rung
         except SourceError as error:
             raise UsageError(f"{path}, line {error.line or 1}: {error}") from error
         rungs.append((rung if rung is not None else 1 << 30, Entry(path.stem, text, {})))
     return [entry for _, entry in sorted(rungs, key=lambda r: (r[0], r[1].label))]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error

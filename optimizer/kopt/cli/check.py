@@ -58,7 +58,9 @@ def check(
     Rules, compilation for the target, numerics against the reference, predicted time.
     """
     where = root(ctx, workspace)
-    source = _read(file)
+    from kopt.source import read
+
+    source = read(file)
     parameters = _parameters(pinned)
     from kopt.evaluate.evaluator import Evaluator
     from kopt.machine.products import DEFAULT_TARGET
@@ -101,7 +103,9 @@ def submit(
 ) -> None:
     """Judge one kernel and record it in a run."""
     where = root(ctx, workspace)
-    source = _read(file)
+    from kopt.source import read
+
+    source = read(file)
     parameters = _parameters(pinned)
     from kopt import runs
     from kopt import submit as submitting
@@ -146,12 +150,13 @@ def _watch(file: Path, source: str, judge: Callable[[str], Verdict]) -> None:
     import time
 
     from kopt.errors import UsageError
+    from kopt.source import read
 
     console(stderr=True).print(f"watching {file}; Ctrl-C ends")
     while True:
         time.sleep(POLL)
         try:
-            text = _read(file)
+            text = read(file)
         except UsageError:  # being replaced
             continue
         if text != source:
@@ -169,17 +174,6 @@ def _progress(json: bool) -> Iterator[Callable[[str], None]]:
         return
     with out.status("starting the workers ...") as status:
         yield lambda stage: status.update(f"{stage} ...")
-
-
-def _read(file: Path) -> str:
-    from kopt.errors import UsageError
-
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _parameters(pinned: list[str] | None) -> dict[str, int | float | str | bool]:

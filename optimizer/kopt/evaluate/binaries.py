@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kopt.disk import writing
 from kopt.errors import KoptError
 from kopt.evaluate.stage import Case
 from kopt.evaluate.tensors import layout
@@ -32,7 +33,8 @@ class Binaries:
     def __init__(self, workers: Workers, steering: Steering) -> None:
         self._workers, self._steering = workers, steering
         # Processes of another uid must reach their own folders in it.
-        self._store = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
+        with writing():
+            self._store = Path(tempfile.mkdtemp(prefix="kopt-binaries-"))
         self._store.chmod(0o711)
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kopt.disk import writing
 from kopt.errors import HarnessError
 from kopt.evaluate import cubin, sass
 from kopt.evaluate.disassembly import Disassembler, Disassemblers
@@ -160,10 +161,11 @@ class Compiler:
     def _compile(self, id: str, payload: Mapping[str, Any]) -> Compiled:
         if (kept := self._load(id)) is not None:
             return kept
-        self._store.mkdir(parents=True, exist_ok=True)
+        with writing(self._store):
+            self._store.mkdir(parents=True, exist_ok=True)
         disassembler = self._disassemblers.take(payload["arch"])
         try:
-            with tempfile.TemporaryDirectory(prefix="compile-", dir=self._store) as name:
+            with writing(self._store), tempfile.TemporaryDirectory(prefix="compile-", dir=self._store) as name:
                 compiled = self._compile_in(Path(name), id, payload, disassembler)
         finally:
             disassembler.close()
@@ -173,6 +175,8 @@ class Compiler:
         reply = self._workers.run("compile", f"{_JOB}:run", payload, folder=folder, deadline=DEADLINE, trusted=True)
         value: dict[str, Any] = reply.value if reply.ok else {"error": {"kind": "passes", "message": _died(reply)}}
         if error := value.get("error"):
+            if error["kind"] == "disk":
+                raise HarnessError(f"{self._store}: a kernel cannot be compiled there: {error['message']}")
             said = _diagnostics(reply.output)
             message = f"{said} ({error['message']})" if said else error["message"]
             return Compiled(id, {}, {}, error=message, kind=error["kind"])
@@ -192,7 +196,7 @@ class Compiler:
     def _nvdisasm(self) -> str:
         with self._tool_lock:
             if not self._tool:
-                with tempfile.TemporaryDirectory(prefix="kopt-tools-") as name:
+                with writing(), tempfile.TemporaryDirectory(prefix="kopt-tools-") as name:
                     folder = Path(name)
                     reply = self._workers.run(
                         "compile", f"{_JOB}:tools", {}, folder=folder, deadline=DEADLINE, trusted=True

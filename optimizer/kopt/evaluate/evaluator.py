@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from kopt import content
+from kopt.disk import writing
 from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import VERSION, measure, outcome
 from kopt.evaluate.measure import Measure
@@ -88,7 +89,8 @@ class Evaluator:
         from kopt.evaluate.trace import Trace
         from kopt.evaluate.workers import Workers
 
-        self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
+        with writing():
+            self._store = Path(tempfile.mkdtemp(prefix="kopt-"))
         self.workers = Workers()
         self._steering = steering = Steering(self.workers, self._store)
         self._trace = Trace(self.workers, self._store, steering=steering)

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 
 from kopt.evaluate.stage import Case, Earlier
 from kopt.records import Finding, Outcome, StageResult, Status
-from kopt.source import KernelSource, SourceError, imported_modules, parse
-
-MAX_BYTES = 1 << 20
+from kopt.source import MAX_BYTES, KernelSource, SourceError, imported_modules, parse
 
 ALLOWED_MODULES = frozenset(
     "torch triton math cmath functools itertools operator typing typing_extensions collections dataclasses enum "

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kopt.disk import writing
 from kopt.errors import UsageError
 from kopt.records import Shape, Task
 
@@ -49,7 +50,8 @@ class Steering:
             return self._values[key]
 
     def _make(self, task: Task, shape: Shape, seed: int) -> dict[str, bytes]:
-        folder = Path(tempfile.mkdtemp(prefix="values-", dir=self._store))
+        with writing(self._store):
+            folder = Path(tempfile.mkdtemp(prefix="values-", dir=self._store))
         try:
             reply = self._workers.run(
                 "compile",

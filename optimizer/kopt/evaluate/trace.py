@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kopt.disk import writing
 from kopt.evaluate import launches as launch_rules
 from kopt.evaluate import provenance, traced
 from kopt.evaluate.compilation import Compiled, Compiler
@@ -183,7 +184,7 @@ class Trace:
             known = [id for id in ids[:KERNELS] if isinstance(id, str)] if isinstance(ids, list) else []
             return {"results": {id: _told(compiler.result(id)) for id in known}}
 
-        with tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
+        with writing(), tempfile.TemporaryDirectory(prefix="kopt-trace-") as name:
             folder = Path(name)
             (folder / SOURCE).write_text(case.source, encoding="utf-8", errors="replace")
             payload["shapes"] = [self._shape(case, shape, folder) for shape in task.timing]

@@ -56,10 +56,13 @@ class Series:
 
         Of null batches a short one, which a quarter lie below: what delays others, a candidate's threads for one, makes
         nobody's calls any faster, and how many there are does not matter, as it would for the shortest. A reveal longer
-        than any of theirs counts as work: whoever slows it down pays for that.
+        than any of theirs counts as work: whoever slows it down pays for that. Not above zero for a batch that took no
+        longer than the shortest of them.
         """
-        rest = quarter([null.us - null.reveal_us for null in self.nulls])
-        return batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls)) - rest
+        rests = [null.us - null.reveal_us for null in self.nulls]
+        took = batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls))
+        net = took - quarter(rests)
+        return net if net > 0 else took - min(rests)
 
     def per_call(self, batch: Batch) -> float:
         """Microseconds per call; not above zero where the batch took no longer than one without calls."""

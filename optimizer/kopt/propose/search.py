@@ -18,7 +18,7 @@ from kopt.propose.feedback import changed
 from kopt.records import Status, Task
 from kopt.run import Entry
 from kopt.session import Session
-from kopt.source import KernelSource, SourceError, parse
+from kopt.source import KernelSource, SourceError, parse, read
 
 EXPLORATION = 0.3
 """Weight of the confidence bound, in units of the best score: families within about half of the best get tried."""
@@ -39,7 +39,7 @@ def ladder(task: Task, workspace: Path, start: str = "", *, arch: int) -> list[F
     families = []
     for path in content.families(task, workspace):
         try:
-            source = parse(path.read_text(encoding="utf-8"), task.entry)
+            source = parse(read(path), task.entry)
         except SourceError as error:
             raise UsageError(f"{path}, line {error.line or 1}: {error}") from error
         if not source.archs or arch in source.archs:

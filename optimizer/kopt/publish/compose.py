@@ -6,7 +6,8 @@ The source is edited at the places its syntax tree names, so that comments and l
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from kopt import syntax
@@ -15,6 +16,8 @@ from kopt.records import Parameters, Task
 
 TUNED = "_tuned"
 """Name of the submission's own entry where the published one chooses its parameters by shape."""
+TABLE = "CONFIGURATIONS"
+"""Name of its parameters by shape."""
 _DROPPED = frozenset({"TUNE", "RUNG"})
 """What speaks of a search that is over."""
 
@@ -30,26 +33,32 @@ def compose(
 ) -> str:
     """A file that keeps the kernel contract. `configurations` are by timing shape, over `parameters`.
 
-    UsageError when a parameter has no literal default in the source that could be replaced.
+    UsageError when a parameter has no default in the source that could be replaced, or no value that can be written.
     """
+    for name, value in (item for chosen in (parameters, *configurations.values()) for item in chosen.items()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{task.entry}(): parameter {name} is {value}, which Python has no literal for")
     tree = syntax.module(source)
     at = _offsets(source)
     data = source.encode()
     entry = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == task.entry][-1]
     edits = list(_pinned(entry, parameters, at))
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and _targets(node) & _DROPPED:
-            start, end = at(node.lineno, 0), at(node.end_lineno or node.lineno, node.end_col_offset or 0)
-            while data[end : end + 1] not in (b"", b"\n"):
-                end += 1  # a comment behind it
-            edits.append(_Edit(start, end + 1, ""))
+    edits += _dropped(tree, data, at)
     if configurations:
-        edits += _renamed(tree, task.entry, data, at)
+        words = {word for node in ast.walk(tree) for word in _words(node)}
+        tuned, table = _free(TUNED, words), _free(TABLE, words)
+        edits += _renamed(tree, task.entry, tuned, data, at)
     for edit in sorted(edits, reverse=True):
         data = data[: edit.start] + edit.text.encode() + data[edit.end :]
     text = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + "\n" + data.decode().lstrip("\n")
     text = text.rstrip("\n") + "\n"
-    return text + _dispatch(task, entry, configurations) if configurations else text
+    if configurations:
+        text += _dispatch(task, entry, configurations, tuned, table)
+    try:
+        syntax.module(text)
+    except SyntaxError as error:
+        raise UsageError(f"{task.entry}(): its published file would be no Python: {error}") from error
+    return text
 
 
 def dimension(task: Task, name: str) -> tuple[str, int]:
@@ -75,19 +84,28 @@ def _pinned(entry: ast.FunctionDef, parameters: Parameters, at: _Offsets) -> lis
     return edits
 
 
-def _renamed(tree: ast.Module, name: str, data: bytes, at: _Offsets) -> list[_Edit]:
+def _free(name: str, taken: Collection[str]) -> str:
+    """`name`, or with underscores behind it what the author has not taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _renamed(tree: ast.Module, name: str, new: str, data: bytes, at: _Offsets) -> list[_Edit]:
     edits = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == name:
             start = data.index(name.encode(), at(node.lineno, node.col_offset) + len("def"))
-            edits.append(_Edit(start, start + len(name), TUNED))
+            edits.append(_Edit(start, start + len(name), new))
         elif isinstance(node, ast.Name) and node.id == name:
             edits.append(_Edit(at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0),
-                               TUNED))  # fmt: skip
+                               new))  # fmt: skip
     return edits
 
 
-def _dispatch(task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters]) -> str:
+def _dispatch(
+    task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters], tuned: str, table: str
+) -> str:
     dims = list(task.dims)
     places = [dimension(task, name) for name in dims]
     arguments = [a.arg for a in (*entry.args.posonlyargs, *entry.args.args)]
@@ -102,15 +120,50 @@ def _dispatch(task: Task, entry: ast.FunctionDef, configurations: Mapping[str, P
     comma = "," if len(dims) == 1 else ""
     return (
         f"\n\n# Chosen by shape, ({', '.join(dims)}); any other size takes the defaults.\n"
-        f"CONFIGURATIONS = {{\n{''.join(rows)}}}\n\n\n"
+        f"{table} = {{\n{''.join(rows)}}}\n\n\n"
         f"def {task.entry}({', '.join(arguments)}):\n"
-        f"    {TUNED}({', '.join(arguments)}, **CONFIGURATIONS.get(({sizes}{comma}), {{}}))\n"
+        f"    {tuned}({', '.join(arguments)}, **{table}.get(({sizes}{comma}), {{}}))\n"
     )
 
 
-def _targets(node: ast.Assign | ast.AnnAssign) -> set[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return {t.id for t in targets if isinstance(t, ast.Name)}
+def _dropped(tree: ast.Module, data: bytes, at: _Offsets) -> Iterator[_Edit]:
+    """The lines of assignments that nothing else in the file can tell are gone; any other stays where it is."""
+    own: dict[ast.Assign | ast.AnnAssign, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and (name := _dropped_name(node)):
+            own[node] = name
+    targets = {node.targets[0] if isinstance(node, ast.Assign) else node.target for node in own}
+    words = {word for node in ast.walk(tree) if node not in targets for word in _words(node)}
+    for statement, name in own.items():
+        last = statement.end_lineno or 0
+        start, end, after = at(statement.lineno, 0), at(last, statement.end_col_offset or 0), at(last + 1, 0)
+        rest = data[end:after].strip()
+        alone = statement.col_offset == 0 and (not rest or rest.startswith(b"#"))
+        if name not in words and alone and not data[:start].rstrip(b"\r\n").endswith(b"\\"):
+            yield _Edit(start, after, "")
+
+
+def _dropped_name(node: ast.stmt) -> str:
+    """What a statement of one target and a literal value calls it, if that speaks of the search; else ""."""
+    match node:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(), value=ast.expr() as value)
+        ) if name in _DROPPED:
+            try:
+                ast.literal_eval(value)
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                return ""
+            return name
+    return ""
+
+
+def _words(node: ast.AST) -> Iterator[str]:
+    """Every name that a node says, as an identifier or in a string."""
+    for _, value in ast.iter_fields(node):
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str):
+                yield word
 
 
 class _Offsets:
@@ -120,6 +173,7 @@ class _Offsets:
         self._starts = [0]
         for line in source.encode().splitlines(keepends=True):
             self._starts.append(self._starts[-1] + len(line))
+        self._starts.append(self._starts[-1])  # behind a last line without an end
 
     def __call__(self, line: int, column: int) -> int:
         return self._starts[line - 1] + column

@@ -21,6 +21,7 @@ from kopt.publish.compose import dimension
 from kopt.publish.record import Published, find, sha256
 from kopt.records import Task, conditions
 from kopt.records.task import TensorSpec
+from kopt.source import read
 
 if TYPE_CHECKING:
     import torch
@@ -111,10 +112,7 @@ def _unpublished(name: str, gpu: str, found: Mapping[str, object]) -> str:
 
 
 def _entry(task: Task, path: Path, record: Published) -> Callable[..., object]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    text = read(path)
     if sha256(text) != record.sha256:
         warnings.warn(f"{path} is not the file that was published: its numbers are of another one", stacklevel=5)
     # A module of its own under a real file name: Triton reads the source of its kernels.

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kopt.disk import writing
 from kopt.evaluate.stage import Case
 from kopt.evaluate.steering import Steering
 from kopt.evaluate.tensors import layout
@@ -75,12 +76,14 @@ class Counting:
         return time.monotonic() > self._until
 
     def _job(self, deadline: float) -> tuple[list[str], Reply]:
-        folder = Path(tempfile.mkdtemp(prefix="count-", dir=self._store))
+        with writing(self._store):
+            folder = Path(tempfile.mkdtemp(prefix="count-", dir=self._store))
         taken: list[str] = []
         try:
-            (folder / FILE).write_text(self._case.source, encoding="utf-8")
-            # Written before the candidate runs: it could lay links where a later file would go.
-            shapes = {shape.name: self._shape(shape, folder) for shape in tuple(self._rest)}
+            with writing(folder):
+                (folder / FILE).write_text(self._case.source, encoding="utf-8")
+                # Written before the candidate runs: it could lay links where a later file would go.
+                shapes = {shape.name: self._shape(shape, folder) for shape in tuple(self._rest)}
 
             def answer(question: dict[str, Any]) -> dict[str, Any]:
                 if "next" in question:

@@ -7,13 +7,15 @@ happens here; what the cubin holds is read by the driver.
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from kopt.disk import EXHAUSTED
 from kopt.evaluate import sass
 
 _METADATA = (
@@ -22,19 +24,23 @@ _METADATA = (
     "launch_cooperative_grid", "launch_pdl",
 )  # fmt: skip
 
+_ROOM = 1 << 20
+"""Bytes that a compilation may well need."""
+
 
 def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """Compile payload["ir"], the text of a "ttir", "ttgir" or "glir" module, for payload["arch"].
 
     Writes kernel.cubin into the folder and returns {"metadata", "depth", "specialized", "log", "seconds"}, where "log"
-    is what `ptxas -v` said, or {"error": {"kind", "message"}} when Triton or ptxas refuses the kernel.
+    is what `ptxas -v` said, or {"error": {"kind", "message"}} when Triton or ptxas refuses the kernel. The kind "disk"
+    is no refusal: there was no room to work in.
     """
     started = time.perf_counter()
     try:
         image, ttgir, metadata, log = lower(payload, folder)
+        (folder / "kernel.cubin").write_bytes(image)
     except Exception as error:
-        return {"error": _refusal(error)}
-    (folder / "kernel.cubin").write_bytes(image)
+        return {"error": _no_room(error, folder) or _refusal(error)}
     return {
         "metadata": {key: metadata[key] for key in _METADATA if key in metadata},
         "depth": sass.pipeline_depth(ttgir),
@@ -84,6 +90,24 @@ def lower(payload: Mapping[str, Any], folder: Path) -> tuple[bytes, str, dict[st
             if stage == "ttgir":
                 ttgir = str(module)
     return module, ttgir, metadata, log.getvalue()
+
+
+def _no_room(error: Exception, folder: Path) -> dict[str, str]:
+    """The error that it is when a disk is full, or {}. Nothing is taken from a text, which may quote the kernel."""
+    from triton.runtime.errors import PTXASError
+
+    found: BaseException | None = error
+    if isinstance(error, PTXASError):  # it failed, but whether for want of room only a file of our own can tell
+        found = None
+        try:
+            (folder / "room").write_bytes(bytes(_ROOM))
+        except OSError as full:
+            found = full
+        with suppress(OSError):
+            (folder / "room").unlink()
+    if isinstance(found, OSError) and found.errno in EXHAUSTED:
+        return {"kind": "disk", "message": os.strerror(found.errno)}
+    return {}
 
 
 def _refusal(error: Exception) -> dict[str, str]:

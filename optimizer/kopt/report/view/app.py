@@ -41,7 +41,7 @@ def app(workspace: Path, host: str = LOOPBACK[0], closing: Callable[[], bool] = 
 
     async def run(request: Request) -> Response:
         found = await run_in_threadpool(held.get, request.path_params["id"])
-        n: int | None = request.path_params.get("n")
+        n = _submission(request.path_params["n"]) if "n" in request.path_params else None
 
         def made(nonce: str) -> str:
             with uncollected():
@@ -54,7 +54,7 @@ def app(workspace: Path, host: str = LOOPBACK[0], closing: Callable[[], bool] = 
 
     async def article(request: Request) -> Response:
         found = await run_in_threadpool(held.get, request.path_params["id"])
-        return HTMLResponse(await run_in_threadpool(found.article, request.path_params["n"]))
+        return HTMLResponse(await run_in_threadpool(found.article, _submission(request.path_params["n"])))
 
     async def events(request: Request) -> Response:
         found = await run_in_threadpool(held.get, request.path_params["id"])
@@ -78,8 +78,8 @@ def app(workspace: Path, host: str = LOOPBACK[0], closing: Callable[[], bool] = 
         Route("/compare", compare),
         Route("/runs/{id}", run),
         Route("/runs/{id}/events", events),
-        Route("/runs/{id}/{n:int}", run),
-        Route("/runs/{id}/{n:int}/article", article),
+        Route("/runs/{id}/{n}", run),
+        Route("/runs/{id}/{n}/article", article),
     ]
     return Starlette(
         routes=routes,
@@ -112,6 +112,13 @@ async def _stream(found: LiveRun, since: int, closing: Callable[[], bool]) -> As
             if quiet >= BEAT:
                 quiet = 0.0
                 yield ": still here\n\n"
+
+
+def _submission(word: str) -> int:
+    """Of a path; starlette's own numbers may be longer than Python reads."""
+    if not 0 < len(word) < 16 or not word.isdecimal():
+        raise UsageError("that is no number of a submission")
+    return int(word)
 
 
 def _number(text: str | None) -> int:
