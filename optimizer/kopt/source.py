@@ -17,6 +17,7 @@ from kopt.errors import UsageError
 from kopt.records import Parameters
 
 MAX_BYTES = 1 << 20
+"""Of a kernel file."""
 
 Choice = int | float | str | bool
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.disk import remove
 from kopt.evaluate.worker.processes import signal_name
 from kopt.judge import Judge, protocol, runners
 from kopt.judge.backends.cpu import CpuJudge
 from kopt.judge.bench import Bench
-from kopt.judge.remains import remove
 from kopt.judge.replay.hired import Replaying
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.records import Status, Task

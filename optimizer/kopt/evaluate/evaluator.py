@@ -142,7 +142,7 @@ class Evaluator:
     ) -> Verdict:
         """Every stage for one submission at its pinned parameters."""
         started = time.perf_counter()
-        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        case = self._case(submission, source)
         results = self._run(case, stages, on_stage, to_be_measured="measure" in stages)
         status = outcome.status_of(results)
         predictions, measurements = outcome.predictions(results), outcome.measurements(results)
@@ -205,8 +205,9 @@ class Evaluator:
         case = self._case(submission, source, trial.parameters)
         return self._scored(trial, [self._measure.measure(case, measure.TRIAL)], started)
 
-    def _case(self, submission: Submission, source: str, parameters: Parameters) -> Case:
-        merged = {**submission.parameters, **parameters}
+    def _case(self, submission: Submission, source: str, parameters: Parameters | None = None) -> Case:
+        """At the submission's own parameters, but for those given."""
+        merged = {**submission.parameters, **(parameters or {})}
         return Case(self.task, submission, source, self.target, merged, self.seed)
 
     def _scored(self, trial: Trial, results: Sequence[StageResult], started: float) -> Trial:
@@ -231,19 +232,19 @@ class Evaluator:
         """
         if self._measure is None:
             raise HarnessError("this evaluator measures nothing: it has no GPU")
-        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        case = self._case(submission, source)
         traced = self._run(case, ("trace",), None, to_be_measured=True) if plan.replay else []
         return self._measure.measure(case, plan, rival, earlier={result.stage: result for result in traced})
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
         """What the compiler made of a submission, line tables included; {} when it does not get that far."""
-        case = Case(self.task, submission, source, self.target, submission.parameters, self.seed)
+        case = self._case(submission, source)
         results = self._run(case, ("policy", "trace"), None)
         return next((r.artifacts.get("kernels", {}) for r in results if r.stage == "trace"), {})
 
     def material(self, source: str, parameters: Parameters | None = None) -> Material | None:
         """What a judge needs to replay a source's launches at the timing shapes; None when it cannot be traced."""
-        case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
+        case = self._case(_loose(source, parameters or {}), source)
         return measure.material({"trace": self._trace.run(case, {})})
 
     @contextmanager
@@ -251,7 +252,7 @@ class Evaluator:
         """A Triton cache with what a source launches at the timing shapes, for a judge that is not this evaluator's."""
         from kopt.evaluate.binaries import Binaries
 
-        case = Case(self.task, _loose(source, parameters or {}), source, self.target, dict(parameters or {}), self.seed)
+        case = self._case(_loose(source, parameters or {}), source)
         made = Binaries(self.workers, self._steering)
         try:
             made.begin(case)

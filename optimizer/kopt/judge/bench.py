@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kopt.errors import HarnessError, MachineError
+from kopt.evaluate.worker.disk import remove
 from kopt.judge import shelf
 from kopt.judge.accuracy import Errors
 from kopt.judge.arms import Arm
@@ -18,7 +19,6 @@ from kopt.judge.crew import CANDIDATE, Rejected
 from kopt.judge.layout import call_bytes, layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
-from kopt.judge.remains import remove
 from kopt.judge.replay import Material
 from kopt.judge.runners import Runner, RunnerFailed, Zygote
 from kopt.judge.shelf import CACHE

@@ -21,10 +21,10 @@ from typing import Any, Self
 from kopt.errors import HarnessError, KoptError, MachineError, UsageError
 from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.disk import remove
 from kopt.evaluate.worker.processes import signal_name
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
-from kopt.judge.remains import remove
 from kopt.judge.replay import Material
 from kopt.machine.detect import Gpu, detect
 from kopt.machine.products import Product

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from kopt.errors import HarnessError
 from kopt.evaluate.server import Server, heard
 from kopt.evaluate.worker import channel
+from kopt.evaluate.worker.disk import remove
 from kopt.evaluate.worker.processes import signal_name
 from kopt.judge import protocol, shelf
 from kopt.judge.layout import Layout
-from kopt.judge.remains import remove
 from kopt.judge.runner import SOCKET
 from kopt.records import Finding, Status
 from kopt.text import line

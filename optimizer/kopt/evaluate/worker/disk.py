@@ -37,7 +37,16 @@ def level(folder: str) -> None:
     """Remove each entry of a folder below which it is too deep to be walked."""
     tops = {entry.path[len(folder) :].split("/")[1] for entry, depth in _walk(folder) if depth > _DEPTH}
     for top in tops:
-        subprocess.run([shutil.which("rm") or "/bin/rm", "-rf", "--", f"{folder}/{top}"], check=False)
+        remove(Path(folder, top))
+
+
+def remove(folder: Path) -> None:
+    """All of it that may be removed. Python's own walk goes no deeper than its stack and its descriptors; `rm` does."""
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        command = [shutil.which("rm") or "/bin/rm", "-rf", "--", str(folder)]
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
 
 def _walk(folder: str) -> Iterator[tuple[os.DirEntry[str], int]]:
