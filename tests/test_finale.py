@@ -80,6 +80,7 @@ class Stand:
         self.task, self.target, self._measure, self._claims = task, product("h200"), Measure(judge), claims
         self.asked: list[tuple[int, Plan, Rival | None]] = []
         self.confirmed: list[object] = []
+        self.stages: tuple[StageResult, ...] = ()
 
     def judge(self, submission: Submission, source: str, on_stage: Callable[[str], None] | None = None) -> Verdict:
         measured = tuple(
@@ -87,7 +88,8 @@ class Stand:
         )
         return Verdict(
             submission=submission.n, sha=submission.sha, status=Status.PASSED, score=self._claims[source],
-            evidence=Evidence.MEASURED, measurements=measured, target="h200", toolchain=TOOLCHAIN, evaluator=1,
+            stages=self.stages, evidence=Evidence.MEASURED, measurements=measured, target="h200", toolchain=TOOLCHAIN,
+            evaluator=1,
         )  # fmt: skip
 
     def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
@@ -258,10 +260,24 @@ def test_a_judge_that_breaks_costs_the_headline_and_not_the_run(
 
 
 def test_minutes_include_the_finale(tmp_path: Path, blend: Task, judge: Judge) -> None:
-    budget = Budget(minutes=8)
-    assert finale.reserve(budget) == 120
-    assert finale.reserve(Budget(minutes=24 * 60)) == finale.MOST_S
-    assert finale.reserve(Budget(submissions=3)) == 0
+    with opened(tmp_path, blend, judge, {}) as (session, _):
+        assert finale.Reserve(Budget(minutes=8), 4)(session.run) == 120
+        assert finale.Reserve(Budget(minutes=24 * 60), 4)(session.run) == finale.MOST_S
+        assert finale.Reserve(Budget(submissions=3), 4)(session.run) == 0
+
+
+@pytest.mark.parametrize(("quads", "kept"), [(2.0, 120), (20.0, 139.5), (800.0, 192)])
+def test_where_measuring_takes_long_the_finale_has_more_of_the_minutes(
+    tmp_path: Path, blend: Task, judge: Judge, quads: float, kept: float
+) -> None:
+    facts = {
+        "seconds": {"start": 2.0, "warm": 1.0, "check": 0.5, "quads": quads},
+        "quads": {"a": [0.0] * 4, "b": [0.0] * 4},
+    }
+    with opened(tmp_path, blend, judge, {slow(1): 0.5}) as (session, stand):
+        stand.stages = (StageResult(stage="measure", outcome="passed", facts=facts),)  # type: ignore[arg-type]
+        session.submit(slow(1), note="", origin="test")
+        assert finale.Reserve(Budget(minutes=8), 4)(session.run) == pytest.approx(kept)
 
 
 def test_time_is_spent_on_measuring_few_well_rather_than_many_badly() -> None:

@@ -270,8 +270,8 @@ def msa_decode_e4m3(
     WIDTH = table.shape[1]
     sms = torch.cuda.get_device_properties(q.device).multi_processor_count
     splits = max(1, min(WIDTH, FILL * sms // B))
-    # Requests enough for the whole GPU need no splitting, and partial results are traffic.
-    PARTS = max(1, min(PARTS, 1 << (2 * sms // (B * HKV)).bit_length() >> 1))
+    # One wave: after a selection an SM has no registers for a second program, and partial results are traffic.
+    PARTS = max(1, min(PARTS, 1 << (sms // (B * HKV)).bit_length() >> 1))
     EACH = next(each for each in (1, 8, 64, 512) if 128 * each >= WIDTH)
     MAXIMA = int(MAXIMA and EACH >= 64)
     LAST = int(LAST and PARTS > 1)

@@ -18,12 +18,12 @@ from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
 from kopt.records import Contest, Evidence, Finale, Measurement, Verdict
-from kopt.run import Entry
+from kopt.run import Entry, Run
 from kopt.session import Session, Stop
 
 FINALISTS = 5
-RESERVE = 0.25
-"""Part of --minutes that is kept for the finale."""
+RESERVE, MOST_RESERVE = 0.25, 0.4
+"""Part of --minutes that is kept for the finale: at least, and where measurements take long."""
 MOST_S = 900.0
 FEWEST = 8
 """Quads per shape below which there is no headline: a finale that has less time than that is not held."""
@@ -48,9 +48,23 @@ class Pace(NamedTuple):
         return shapes * (plan.quads + self.extras) * self.quad + plan.processes * self.start + self.check
 
 
-def reserve(budget: Budget) -> float:
-    """Seconds of a budget's minutes that the finale may count on."""
-    return 0.0 if budget.minutes is None else min(MOST_S, RESERVE * 60 * budget.minutes)
+class Reserve:
+    """Seconds of a budget's minutes that the finale of a measured run may count on: a part of them, and more where the
+    shortest finale takes more, as far as the run's measurements have shown."""
+
+    def __init__(self, budget: Budget, shapes: int) -> None:
+        self._minutes, self._shapes = budget.minutes, shapes
+        self._shortest, self._seen = 0.0, 0
+
+    def __call__(self, run: Run) -> float:
+        if self._minutes is None:
+            return 0.0
+        least, most = (min(MOST_S, part * 60 * self._minutes) for part in (RESERVE, MOST_RESERVE))
+        if len(run.entries) != self._seen:
+            self._seen = len(run.entries)
+            if found := top(list(run))[:FINALISTS]:
+                self._shortest = pace(run.verdict(e.n) for e in found).of(_shorter(FEWEST), self._shapes)
+        return min(most, max(least, self._shortest))
 
 
 def hold(session: Session) -> Finale | None:
@@ -109,10 +123,14 @@ def plans(left: float | None, pace: Pace, shapes: int) -> tuple[Plan | None, int
         if count * pace.of(HEADLINE, shapes) + duel <= left:
             return HEADLINE, count
     for quads in range(HEADLINE.quads - 1, FEWEST - 1, -1):
-        shorter = HEADLINE.model_copy(update={"quads": quads, "processes": PROMOTION.processes})
+        shorter = _shorter(quads)
         if pace.of(shorter, shapes) <= left:
             return shorter, 1
     return None, 0
+
+
+def _shorter(quads: int) -> Plan:
+    return HEADLINE.model_copy(update={"quads": quads, "processes": PROMOTION.processes})
 
 
 class _Round:

@@ -176,7 +176,7 @@ def _go(
     with journal.Journal(folder / journal.FILE) as log:
         run = Run.load(folder)
         session = Session(
-            run, log, evaluator.task, evaluator, budget, [observer] if observer else [], _reserve(evaluator, budget)
+            run, log, evaluator.task, evaluator, budget, [observer] if observer else [], *_reserve(evaluator, budget)
         )
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
         try:
@@ -187,8 +187,8 @@ def _go(
         return run
 
 
-def _reserve(evaluator: Evaluator, budget: Budget) -> float:
-    return finale.reserve(budget) if evaluator.evidence is Evidence.MEASURED else 0.0
+def _reserve(evaluator: Evaluator, budget: Budget) -> list[finale.Reserve]:
+    return [finale.Reserve(budget, len(evaluator.task.timing))] if evaluator.evidence is Evidence.MEASURED else []
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from kopt import trials
 from kopt.budget import Budget, Charges
 from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import tuner
@@ -26,11 +26,9 @@ from kopt.records import (
     KernelFacts,
     Parameters,
     StageResult,
-    Status,
     Submission,
     Task,
     Toolchain,
-    Trial,
     Verdict,
     digest,
     pinned,
@@ -63,9 +61,10 @@ class Session:
         evaluator: Evaluator,
         budget: Budget,
         observers: Iterable[Observer] = (),
-        reserve: float = 0.0,
+        reserve: Callable[[Run], float] = lambda run: 0.0,
     ) -> None:
-        """`reserve`: seconds at the end of the budget's minutes in which no proposer may start anything.
+        """`reserve`: of a run so far, the seconds at the end of the budget's minutes in which no proposer may start
+        anything.
 
         HarnessError when this version does not understand the run's journal.
         """
@@ -172,20 +171,20 @@ class Session:
         """Whether scores come from a clock here, not from a model."""
         return self._evaluator.evidence is Evidence.MEASURED
 
-    def tune(self, n: int, trials: int) -> list[TrialRow]:
-        """Try up to `trials` further parameter points of a submission; returns all that were ever tried, in order.
+    def tune(self, n: int, count: int) -> list[TrialRow]:
+        """Try up to `count` further parameter points of a submission; returns all that were ever tried, in order.
 
         Points come in whole batches, so that what is suggested depends on the journal alone. Fewer than asked for come
         back when the space or the trial budget runs out.
         """
         entry, source = self.run.entry(n), self.run.source(n)
         described = self.describe(source)
-        want = len(entry.trials) + trials
+        want = len(entry.trials) + count
         with self._turns:
             while len(entry.trials) < want:
                 self.check(self._batch_seconds)
                 left = self.budget.trials_left(self.run.charges)
-                batch = self._batch(entry, described)
+                batch = trials.following(entry, described, self.seed)
                 done = len(entry.trials) % tuner.BATCH
                 batch = batch[done : None if left is None else done + left]
                 if not batch:
@@ -257,7 +256,8 @@ class Session:
             raise Stop("stopped by request")
         best = self.run.incumbent.score if self.run.incumbent else None
         charges = self.charges()
-        kept = self._reserve + min(ahead, 0.5 * self._reserve)
+        kept = self._reserve(self.run)
+        kept += min(ahead, kept)
         charges = charges.model_copy(
             update={"seconds": charges.seconds + kept, "tool_calls": charges.tool_calls + calls}
         )
@@ -300,50 +300,13 @@ class Session:
         self._append("verdict", verdict=verdict.model_dump(mode="json"), reason=verdict.reason)
         return verdict
 
-    def _batch(self, entry: Entry, described: KernelSource) -> list[dict[str, Choice]]:
-        """The batch that the trials so far are in the middle of, or the next one: a crash changes nothing."""
-        whole = entry.trials[: len(entry.trials) // tuner.BATCH * tuner.BATCH]
-        first = {**described.defaults, **entry.submission.parameters}
-        free = {name: c for name, c in described.tune.items() if name not in entry.submission.parameters}
-        return tuner.suggest(free, whole, first, self.seed, entry.submission.sha) if free else []
-
     def _try(self, entry: Entry, source: str, batch: list[dict[str, Choice]]) -> None:
-        start, since = len(entry.trials) + 1, time.monotonic()
-        with ThreadPoolExecutor(max_workers=max(1, self._evaluator.cores)) as pool:
-            futures = [
-                pool.submit(self._evaluator.try_parameters, entry.submission, source, point, start + i)
-                for i, point in enumerate(batch)
-            ]
-            try:
-                # Journaled in the order suggested, whichever finishes first.
-                for trial in self._halved(entry, source, self._finished(entry, futures, start)):
-                    # Trials overlap: their own seconds add up to more than the clock shows.
-                    now = time.monotonic()
-                    self._append("trial", trial=trial.model_dump(mode="json"), wall=round(now - since, 3))
-                    since = now
-            finally:
-                for future in futures:
-                    future.cancel()
-
-    def _finished(self, entry: Entry, futures: list[Future[Trial]], start: int) -> Iterator[Trial]:
-        for i, future in enumerate(futures):
-            self._stage(entry.n, "trial", start + i)
-            yield future.result()
-
-    def _halved(self, entry: Entry, source: str, trials: Iterator[Trial]) -> Iterator[Trial]:
-        """On a GPU all trials get a glance, and only those that could be the best are measured properly."""
-        if not self.measures:
-            yield from trials
-            return
-        batch = list(trials)
-        known = [s for s in (entry.score, *(row.score for row in entry.trials)) if s is not None]
-        final = tuner.finalists(batch, max(known, default=0.0))
-        for i in final:
-            self._stage(entry.n, "trial", batch[i].n)
-            batch[i] = self._evaluator.confirm(entry.submission, source, batch[i])
-        for i, trial in enumerate(batch):
-            at_a_glance = trial.status is Status.PASSED and i not in final and not trial.pruned
-            yield trial.model_copy(update={"pruned": "at a glance not among the best"}) if at_a_glance else trial
+        since = time.monotonic()
+        for trial in trials.tried(self._evaluator, entry, source, batch, self._stage):
+            # Trials overlap: their own seconds add up to more than the clock shows.
+            now = time.monotonic()
+            self._append("trial", trial=trial.model_dump(mode="json"), wall=round(now - since, 3))
+            since = now
 
     def _append(self, type: str, **payload: Any) -> Event:
         with self._writing:

@@ -80,17 +80,17 @@ def test_a_shape_is_timed_with_the_first_of_its_own_inputs(task: Task) -> None:
 
 
 def test_rows_of_a_large_output_stand_for_all_of_it(cards: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "LARGE", 0)
+    monkeypatch.setitem(snapshot.LARGE, "sample", 0)
     cards.draw("random")
     calls = cards.deal(CALLS)
     honest(cards, calls)
     monkeypatch.setattr(cards, "expected", None)  # nobody asks for all of it
     secret = Snapshot.draw(cards, CALLS).take()
-    assert secret.verify(calls, "random") is None
+    assert secret.verify(calls, "random", "sample") is None
     assert secret.rms is not None
     wrong = next(call for call in calls if cards.slot(call) == secret.whole)
     cards.outputs["out"][cards.slot(wrong), :, 5, 64:] += 0.5
-    assert secret.again()._whole(secret.whole, cards.inputs(wrong), "random") is not None
+    assert secret.again()._whole(secret.whole, cards.inputs(wrong), "random", 0) is not None
 
 
 @pytest.mark.parametrize("name", ["msa_decode", "msa_decode_e4m3"])

@@ -16,6 +16,7 @@ from kopt.evaluate.answers import problems
 from kopt.evaluate.numerics import Checked, Numerics
 from kopt.machine.products import product
 from kopt.msa import compose, reference
+from kopt.msa.rounding import allowed
 from kopt.records import Task
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
@@ -96,16 +97,30 @@ def test_the_index_leaves_no_doubt_but_between_copies(family: str, task: Task) -
         assert (gap[best[..., 1:] > float("-inf")] > (-1 if family == "ties" else 100)).all()
 
 
-def test_slices_are_rows_of_the_reference_and_its_bound(task: Task) -> None:
+@pytest.mark.parametrize("family", ["random", "ties"])
+def test_slices_are_rows_of_the_reference_and_its_bound(task: Task, family: str) -> None:
     module = hooks.load(task)
     dims = {"T": 12, "S": 3800, "HQ": 8, "HKV": 1, "OFFSETS": 3}
-    inputs = module.make_inputs(dims, "random", 3, "cpu")
+    inputs = module.make_inputs(dims, family, 3, "cpu")
     want = module.reference(inputs, dims)
     bound = module.bound(inputs, want, dims)
     index = torch.tensor([11, 0, 8])
     some, some_bound = module.slices(inputs, dims, "T", index)
     for got, all_ in ((some, want), (some_bound, bound)):
         torch.testing.assert_close(got["out"], all_["out"][index], equal_nan=True, rtol=1e-9, atol=1e-12)
+
+
+def test_copied_blocks_may_be_rounded_alike(task: Task) -> None:
+    module = hooks.load(task)
+    dims = {"T": 8, "S": 900, "HQ": 8, "HKV": 1, "OFFSETS": 2}
+    bounds = {}
+    for family in ("random", "ties"):
+        inputs = module.make_inputs(dims, family, 3, "cpu")
+        want = module.reference(inputs, dims)
+        rows = module._attended(inputs, errors=True)
+        bounds[family] = module.bound(inputs, want, dims)["out"] / allowed(rows)
+    assert (bounds["random"] == 1).all()
+    assert (bounds["ties"] > 1.5).any()
 
 
 def test_up_to_2048_tokens_it_is_dense_attention(task: Task) -> None:

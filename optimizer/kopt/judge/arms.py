@@ -13,7 +13,7 @@ from kopt.judge.backends import JudgeSide, Sample, Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
 from kopt.judge.runners import Mode, Runner
-from kopt.judge.snapshot import Look, Snapshot
+from kopt.judge.snapshot import LARGE, Look, Snapshot
 from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Finding, Shape, Status, Task
 
@@ -139,7 +139,7 @@ def run(
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
     arm.errors.add(secret.rms, secret.slice_rms)
-    if calls and look == "whole":
+    if calls and look in LARGE:
         worked = time.monotonic()
     return Batch(us, reveal_us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
 

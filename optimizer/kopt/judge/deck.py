@@ -20,7 +20,7 @@ from kopt.records import Shape, Task
 _ROOM = 4 << 30
 """Bytes in which expected slices are computed: of operands that calls share, in float64."""
 
-_CALLS = 64
+_CALLS = 128
 """Whose slices a task computes at once."""
 
 Call = tuple[int, ...]
@@ -200,9 +200,16 @@ class Deck:
         """
         many: Any = getattr(self._hooks, "slices_of_calls", None)
         if many is not None:
-            inputs, dims = [dict(self.inputs(call)) for call in calls], dict(self.shape.dims)
-            found = [many(inputs[at : at + _CALLS], dims, dim, index) for at in range(0, len(calls), _CALLS)]
-            want, bound = ({name: self._torch.cat([f[k][name] for f in found]) for name in found[0][k]} for k in (0, 1))
+            # In the order of what is large: a hook may answer at once what calls ask of the same cache.
+            large = max(self._groups, key=lambda group: sum(self._variants[name][0].nbytes for name in group))
+            at = [t.name for t in self.task.tensors].index(large[0])
+            order = sorted(range(len(calls)), key=lambda number: calls[number][at])
+            inputs, dims = [dict(self.inputs(calls[number])) for number in order], dict(self.shape.dims)
+            found = [many(inputs[i : i + _CALLS], dims, dim, index) for i in range(0, len(calls), _CALLS)]
+            back = self._torch.tensor(order, device=index.device).argsort()
+            want, bound = (
+                {name: self._torch.cat([f[k][name] for f in found])[back] for name in found[0][k]} for k in (0, 1)
+            )
             return {name: value.double() for name, value in want.items()}, bound
         if self._vmaps:
             try:

@@ -239,19 +239,25 @@ class Job:
         assert deck is not None
         # A whole output is compared once per process and shape at least: here, or in a batch that nobody can tell from
         # the others, where the vendor's exactness is asked for too.
-        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if self._plan.accuracy else "whole")
-        few = min(4, series.sizes.slots)
-        batches = [self._batches.ask(arm, deck.deal(few), look="slices") for _ in range(2)]
-        us = max(GRAIN_US, min(series.per_call(b) for b in batches))
+        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if self._plan.accuracy else "sample")
+        few, captured = min(4, series.sizes.slots), self._batches.captured
+        # What is only to say how long a batch should be may use operands twice.
+        us = min(self._us(arm, series, few) for _ in range(1 if captured else 2))
         count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
-        if self._batches.captured and count > few:
+        if captured and count > few:
             # A graph of a few calls is mostly what launching it takes.
-            us = max(GRAIN_US, series.per_call(self._batches.ask(arm, deck.deal(count), look="slices")))
+            us = self._us(arm, series, count)
             count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
         short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
         if short and not any(text.startswith("short:") for text in series.warnings):
             series.warnings.append(f"short: a batch has {counted(count, 'call')}, {count * us / 1e3:.1f} ms of work")
         return count
+
+    def _us(self, arm: Arm, series: Series, calls: int) -> float:
+        """Of a call, in a batch of so many on the last one's operands."""
+        assert arm.deck is not None
+        batch = self._batches.ask(arm, arm.deck.deal(calls), look="slices", keep=True)
+        return max(GRAIN_US, series.per_call(batch))
 
     def _warm(self, opponent: Arm, series: Series) -> Arm | None:
         deck = opponent.deck

@@ -112,7 +112,7 @@ class Quads:
             return "slice"
         due = arm.label == CANDIDATE and self._due == 0
         self._due -= arm.label == CANDIDATE
-        return "whole" if due or not secrets.randbelow(_WHOLE) else "slices"
+        return "sample" if due or not secrets.randbelow(_WHOLE) else "slices"
 
     def _again(self, series: Series, why: str) -> bool:
         """Whether a quad is void for this; where it has been before, the series says so."""

@@ -22,13 +22,16 @@ from kopt.records import Finding, Status
 PROBES = 4
 """Secret indices along each separable dimension."""
 ROWS = 1024
-"""Secret indices that stand for a whole output of more than LARGE elements, where the task computes given ones by
-itself: of 256k tokens the whole reference takes a minute and more memory than a device has."""
-LARGE = 1 << 26
+"""Secret indices that stand for a whole output, where it has more elements than LARGE and the task computes given ones
+by itself."""
+LARGE = {"whole": 1 << 26, "sample": 1 << 24}
+"""By how closely one looks. Of 256k tokens of attention the whole reference takes a minute and more memory than a
+device has; of the 4k that are a chunk, seconds in which nothing is measured."""
 
-Look = Literal["whole", "slices", "slice"]
-"""How closely: the secret slices of every call and one call whole; the slices; those along one dimension, drawn anew.
-Nobody outside the judge learns which it will be, and what is gathered is always the same."""
+Look = Literal["whole", "sample", "slices", "slice"]
+"""How closely: the secret slices of every call and one call whole; the same, but ROWS of that call where whole ones are
+large; the slices; those along one dimension, drawn anew. Nobody outside the judge learns which it will be, and what is
+gathered is always the same."""
 
 
 @dataclass
@@ -113,12 +116,13 @@ class Snapshot:
         for dim in [secrets.choice(dims)] if look == "slice" and dims else dims:
             if finding := self._slices(dim, self.probes[dim], calls, family):
                 return finding
-        if look != "whole" and self.probes:
+        if look not in LARGE and self.probes:
             return None
+        large = LARGE.get(look, LARGE["whole"])
         for number, call in enumerate(calls, 1):
             slot = self.deck.slot(call)
             looked_at = not self.probes or slot == self.whole
-            if looked_at and (finding := self._whole(slot, self.deck.inputs(call), family)):
+            if looked_at and (finding := self._whole(slot, self.deck.inputs(call), family, large)):
                 return _in_call(finding, number, len(calls))
         return None
 
@@ -163,9 +167,9 @@ class Snapshot:
             return Finding.model_validate(filled)
         return None
 
-    def _whole(self, slot: int, inputs: Mapping[str, Tensor], family: str) -> Finding | None:
+    def _whole(self, slot: int, inputs: Mapping[str, Tensor], family: str, large: int) -> Finding | None:
         found = {name: got if self.probes else got[slot] for name, of, got in self.found if not of}
-        if self.probes and self.deck.own_slices and sum(got.numel() for got in found.values()) > LARGE:
+        if self.probes and self.deck.own_slices and sum(got.numel() for got in found.values()) > large:
             want, bound, found = self._sampled(inputs, found)
         else:
             want, bound = self.deck.expected(inputs, self.deck.shape.dims)

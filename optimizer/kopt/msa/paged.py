@@ -27,18 +27,19 @@ Tensors = dict[str, "torch.Tensor"]
 
 @dataclass(frozen=True)
 class List:
-    """Of one request; all KV heads list equally many blocks."""
+    """Of one request; all KV heads list equally many blocks, for any index queries."""
 
     blocks: torch.Tensor
-    """[HKV, count] int64, rising: the own block, if it is there, is the last."""
+    """[rows of index queries, count] int64, rising: the own block, if it is there, is the last."""
     pages: torch.Tensor
-    """[HKV, count] int64"""
+    """The same shape, int64."""
     tokens: int
     """Of all its blocks together; only the last of them may be partial."""
 
 
 def listed(iq: torch.Tensor, ikc: torch.Tensor, row: torch.Tensor, length: int) -> List:
-    """The list of one request: iq [HKV, 128], its row of the table, its own length."""
+    """The list of one request: iq [rows, 128] of its KV heads, or of theirs for several queries; its row of the table,
+    its own length."""
     import torch
 
     length = max(0, min(length, BLOCK * len(row)))
@@ -87,34 +88,41 @@ def decode_calls(several: Sequence[Tensors], rows: torch.Tensor | None = None, *
 
     heads, device = several[0]["kc"].shape[1], several[0]["q"].device
     chosen = list(range(several[0]["q"].shape[0])) if rows is None else [int(b) for b in rows]
-    found: list[List] = []
-    k, v = [], []
-    for inputs in several:
-        own = lists(inputs, chosen)
-        # A sequence a request, of what its list holds: whole blocks first, so that its last token is the query's.
-        scales = inputs["scales"].double().tolist() if "scales" in inputs else [1.0, 1.0]
-        k.append(_gathered(inputs["kc"], own, scales[0]))
-        v.append(_gathered(inputs["vc"], own, scales[1]))
-        found += own
-    lengths = torch.tensor([0, *(part.tokens for part in found)], device=device)
-    ids = torch.arange(TOP_K, device=device, dtype=torch.int32).expand(heads, len(found), -1)
+    # What calls ask of the same cache is asked at once.
+    of: dict[tuple[int, ...], list[int]] = {}
+    for call, inputs in enumerate(several):
+        same = tuple(inputs[name].data_ptr() for name in ("kc", "vc", "ikc", "table", "lens"))
+        of.setdefault(same, []).append(call)
+    # A sequence a call and request, of what its list holds: whole blocks first, so that its last token is the query's.
+    k, v = ([[torch.empty(0)] * len(chosen) for _ in several] for _ in range(2))
+    for calls in of.values():
+        cache = several[calls[0]]
+        lens = cache["lens"].tolist()
+        scales = cache["scales"].double().tolist() if "scales" in cache else [1.0, 1.0]
+        for n, b in enumerate(chosen):
+            asked = torch.cat([several[call]["iq"][b] for call in calls])
+            found = listed(asked, cache["ikc"], cache["table"][b], lens[b])
+            for into, name, scale in ((k, "kc", scales[0]), (v, "vc", scales[1])):
+                for call, tokens in zip(calls, _gathered(cache[name], found, len(calls), scale), strict=True):
+                    into[call][n] = tokens
+    keys, values = ([tokens for call in one for tokens in call] for one in (k, v))
+    lengths = torch.tensor([0, *map(len, keys)], device=device)
+    ids = torch.arange(TOP_K, device=device, dtype=torch.int32).expand(heads, len(keys), -1)
     at = torch.tensor(chosen, device=device, dtype=torch.long)
-    asked = torch.cat([inputs["q"][at] for inputs in several])
-    cu_q = torch.arange(len(found) + 1, device=device)
-    return attend_rows(asked, torch.cat(k), torch.cat(v), ids, cu_q, lengths.cumsum(0), errors=errors)
+    queries = torch.cat([inputs["q"][at] for inputs in several])
+    cu_q = torch.arange(len(keys) + 1, device=device)
+    return attend_rows(queries, torch.cat(keys), torch.cat(values), ids, cu_q, lengths.cumsum(0), errors=errors)
 
 
-def _gathered(cache: torch.Tensor, found: list[List], scale: float) -> torch.Tensor:
-    """[tokens, HKV, 128] of all lists, one after the other."""
+def _gathered(cache: torch.Tensor, found: List, calls: int, scale: float) -> torch.Tensor:
+    """[calls, tokens, HKV, 128] of a list made for so many calls."""
     import torch
 
     heads = torch.arange(cache.shape[1], device=cache.device)
-    parts = []
-    for part in found:
-        blocks = pages_of(cache, part.pages.T, heads)  # [count, HKV, 128, 128]
-        tokens = blocks.transpose(1, 2).reshape(-1, cache.shape[1], cache.shape[3])[: part.tokens]
-        parts.append(tokens.double() * scale if cache.element_size() == 1 else tokens)
-    return torch.cat(parts)
+    pages = found.pages.unflatten(0, (calls, -1)).transpose(1, 2)
+    blocks = pages_of(cache, pages, heads)  # [calls, count, HKV, 128, 128]
+    tokens = blocks.transpose(2, 3).flatten(1, 2)[:, : found.tokens]
+    return tokens.double() * scale if cache.element_size() == 1 else tokens
 
 
 def lengths(dims: dict[str, int], family: str) -> list[int]:

