@@ -22,7 +22,7 @@ from kopt.judge import Plan, Rival
 from kopt.meta import Meta, create, write_whole
 from kopt.publish.compose import compose
 from kopt.publish.record import find
-from kopt.publish.write import publish
+from kopt.publish.write import header, publish
 from kopt.records import (
     Contest,
     Evidence,
@@ -144,6 +144,16 @@ def test_the_file_holds_the_verified_number_and_not_the_one_from_the_search(tmp_
     assert "SPDX-License-Identifier: Apache-2.0" in text
     assert find("blend", tmp_path)["h200"][1] == record
     assert json.loads(paths.record.read_text())["measurements"][0]["host_us"]["value"] == 100.0
+
+
+def test_shares_by_shape_are_of_what_the_score_is_of(tmp_path: Path, blend: Task) -> None:
+    _, record = publish(a_run(tmp_path, blend), 1, blend, tmp_path)
+    shares = {"utilization": Quantity(value=0.012), "roofline": Quantity(value=0.731)}
+    both = record.model_copy(update={"measurements": tuple(m.model_copy(update=shares) for m in record.measurements)})
+    for metric, there, other in (("utilization", "1.2 %", "73.1 %"), ("roofline", "73.1 %", "1.2 %")):
+        text = header(both.model_copy(update={"metric": metric}), blend)
+        assert there in text
+        assert other not in text
 
 
 def test_a_published_file_keeps_the_contract_and_runs_as_chosen(tmp_path: Path, blend: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,9 @@ def case(task: Task, source: str = SOURCE) -> Case:
 def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path) -> None:
     with Workers(cores=4) as workers:
         store = Binaries(workers, Steering(workers, tmp_path))
-        store.begin(case(task))
+        store.begin(case(task), checks=True)
         assert len(store._begun[next(iter(store._begun))]) == 2
-        with store.taken(case(task)) as cache:
+        with store.taken(case(task), checks=True) as cache:
             assert cache is not None
             made = entries(cache)
             assert made
@@ -80,11 +81,11 @@ def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path)
 def test_a_source_that_cannot_be_imported_leaves_nothing_and_breaks_nothing(task: Task, tmp_path: Path) -> None:
     with Workers() as workers:
         store = Binaries(workers, Steering(workers, tmp_path))
-        store.begin(case(task, "import nothing_of_that_name\n"))
-        with store.taken(case(task, "import nothing_of_that_name\n")) as cache:
+        store.begin(case(task, "import nothing_of_that_name\n"), checks=True)
+        with store.taken(case(task, "import nothing_of_that_name\n"), checks=True) as cache:
             assert cache is not None
             assert not cache.exists()
-        with store.taken(case(task, "never begun")) as cache:
+        with store.taken(case(task, "never begun"), checks=True) as cache:
             assert cache is None
         store.close()
 
@@ -124,8 +125,35 @@ def test_what_was_given_out_lately_is_not_made_again(task: Task, tmp_path: Path)
         store = Binaries(workers, Steering(workers, tmp_path))
         given = []
         for _ in range(2):
-            store.begin(case(task))
-            with store.taken(case(task)) as cache:
+            store.begin(case(task), checks=True)
+            with store.taken(case(task), checks=True) as cache:
                 given.append(cache is not None)
         assert given == [True, False]
+        store.close()
+
+
+def test_trials_need_no_check_shapes_and_a_later_verdict_gets_them(task: Task, tmp_path: Path) -> None:
+    wide = task.model_copy(update={"check_gpu": (*task.check_gpu, *task.check_cpu)})
+    assert wide.check_gpu
+    with Workers(cores=2) as workers:
+        store = Binaries(workers, Steering(workers, tmp_path))
+        given = []
+        for checks in (False, False, True, True, False):
+            store.begin(case(wide), checks=checks)
+            with store.taken(case(wide), checks=checks) as cache:
+                given.append(cache is not None)
+        assert given == [True, False, True, False, False]
+        store.close()
+
+
+def test_what_is_dropped_leaves_nothing(task: Task, tmp_path: Path) -> None:
+    with Workers(cores=2) as workers:
+        store = Binaries(workers, Steering(workers, tmp_path))
+        store.begin(case(task), checks=True)
+        futures = store._begun[next(iter(store._begun))]
+        store.drop(case(task), checks=True)
+        assert store._begun == {}
+        wait(futures)
+        store._pool.shutdown()
+        assert list(store._store.iterdir()) == []
         store.close()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kopt.evaluate.steering import Steering
     from kopt.evaluate.workers import Workers
 
+_Key = tuple[str, bool]
+"""A source at some parameters for a target; with the check shapes, or without them."""
+
 DEADLINE = 120.0
 """Seconds for one source at one parameter point. What is compiled by then is used."""
 
@@ -38,26 +41,37 @@ class Binaries:
         self._store.chmod(0o711)
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()
-        self._begun: dict[str, list[Future[Path]]] = {}
-        self._given: deque[str] = deque(maxlen=shelf.KEPT // 2)
+        self._begun: dict[_Key, list[Future[Path]]] = {}
+        self._given: deque[_Key] = deque(maxlen=shelf.KEPT // 2)
 
-    def begin(self, case: Case) -> None:
-        """Compile what the case launches at the shapes that a judge will ask for, in several processes; unless it was
-        given out lately: a judge keeps what it gets for a while.
+    def begin(self, case: Case, *, checks: bool) -> None:
+        """Compile what the case launches at the shapes that a judge will time, and at those that it checks, in several
+        processes; unless it was given out lately: a judge keeps what it gets for a while.
         """
-        key, shapes = _key(case), (*case.task.timing, *case.task.check_gpu)
+        key = _key(case, checks)
+        shapes = (*case.task.timing, *(case.task.check_gpu if checks else ()))
         jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
-            if key not in self._begun and key not in self._given:
+            given = key in self._given or _key(case, checks=True) in self._given
+            if key not in self._begun and not given:
                 self._begun[key] = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
 
-    @contextmanager
-    def taken(self, case: Case) -> Iterator[Path | None]:
-        """The Triton cache that came of it, waited for, and None a second time; gone afterwards: judges keep a copy."""
+    def drop(self, case: Case, *, checks: bool) -> None:
+        """What was begun will not be asked for."""
         with self._lock:
-            futures = self._begun.pop(_key(case), [])
+            futures = self._begun.pop(_key(case, checks), [])
+        for future in futures:
+            if not future.cancel():
+                future.add_done_callback(lambda done: shutil.rmtree(done.result(), ignore_errors=True))
+
+    @contextmanager
+    def taken(self, case: Case, *, checks: bool) -> Iterator[Path | None]:
+        """The Triton cache that came of it, waited for, and None a second time; gone afterwards: judges keep a copy."""
+        key = _key(case, checks)
+        with self._lock:
+            futures = self._begun.pop(key, [])
             if futures:
-                self._given.append(_key(case))
+                self._given.append(key)
         folders = [future.result() for future in futures]
         try:
             for other in folders[1:]:
@@ -91,5 +105,5 @@ class Binaries:
         return [{**spec, "file": files.get(spec["name"])} for spec in layout(case.task.tensors, shape.dims)]
 
 
-def _key(case: Case) -> str:
-    return digest(case.source, case.parameters) + case.target.key
+def _key(case: Case, checks: bool) -> _Key:
+    return digest(case.source, case.parameters) + case.target.key, checks

@@ -23,7 +23,7 @@ from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
 from kopt.evaluate.score import outclassed, score, sure
 from kopt.evaluate.stage import Case, Stage
-from kopt.judge import Judge, Plan, Rival
+from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.machine.products import DEFAULT_TARGET, product
 from kopt.records import (
     Evidence,
@@ -143,7 +143,7 @@ class Evaluator:
         """Every stage for one submission at its pinned parameters."""
         started = time.perf_counter()
         case = self._case(submission, source)
-        results = self._run(case, stages, on_stage, to_be_measured="measure" in stages)
+        results = self._run(case, stages, on_stage, SCREENING if "measure" in stages else None)
         status = outcome.status_of(results)
         predictions, measurements = outcome.predictions(results), outcome.measurements(results)
         self._modelled_of(submission, predictions)
@@ -174,7 +174,7 @@ class Evaluator:
         """
         started = time.perf_counter()
         case = self._case(submission, source, parameters)
-        results = self._run(case, TRIAL, None)
+        results = self._run(case, TRIAL, None, measure.GLANCE)
         trial = Trial(
             n=n,
             submission=submission.n,
@@ -185,9 +185,11 @@ class Evaluator:
         )
         if self._measure is not None and trial.status is Status.PASSED:
             if why := outclassed(*self._modelled_of(submission, trial.predictions)):
+                if self._binaries is not None:
+                    self._binaries.drop(case, checks=measure.GLANCE.check)
                 return trial.model_copy(update={"pruned": why, "seconds": time.perf_counter() - started})
             if self._binaries is not None:
-                self._binaries.begin(case)
+                self._binaries.begin(case, checks=measure.GLANCE.check)
             results.append(self._measure.measure(case, measure.GLANCE))
         return self._scored(trial, results, started)
 
@@ -233,7 +235,7 @@ class Evaluator:
         if self._measure is None:
             raise HarnessError("this evaluator measures nothing: it has no GPU")
         case = self._case(submission, source)
-        traced = self._run(case, ("trace",), None, to_be_measured=True) if plan.replay else []
+        traced = self._run(case, ("trace",), None, plan) if plan.replay else []
         return self._measure.measure(case, plan, rival, earlier={result.stage: result for result in traced})
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
@@ -255,8 +257,8 @@ class Evaluator:
         case = self._case(_loose(source, parameters or {}), source)
         made = Binaries(self.workers, self._steering)
         try:
-            made.begin(case)
-            with made.taken(case) as cache:
+            made.begin(case, checks=True)
+            with made.taken(case, checks=True) as cache:
                 yield cache
         finally:
             made.close()
@@ -286,8 +288,9 @@ class Evaluator:
         return self._trace.compiler.hot_loop(kernel.id, kernel.arch)
 
     def _run(
-        self, case: Case, names: Sequence[str], on_stage: OnStage | None, *, to_be_measured: bool = False
+        self, case: Case, names: Sequence[str], on_stage: OnStage | None, plan: Plan | None = None
     ) -> list[StageResult]:
+        """`plan`: how it is going to be measured."""
         earlier: dict[str, StageResult] = {}
         for stage in self.stages:
             if stage.name not in names:
@@ -297,8 +300,11 @@ class Evaluator:
             earlier[stage.name] = stage.run(case, earlier)
             if earlier[stage.name].outcome is Outcome.FAILED:
                 break
-            if stage.name == "trace" and to_be_measured and self._binaries is not None:
-                self._binaries.begin(case)  # while the interpreter is at work, or another point is measured
+            # While the interpreter is at work, or another point is measured. A trial, which may yet be pruned, gets what
+            # nobody else needs.
+            made = self._binaries if stage.name == "trace" else None
+            if made is not None and plan is not None and (plan.check or self.workers.idle):
+                made.begin(case, checks=plan.check)
         return list(earlier.values())
 
     def close(self) -> None:

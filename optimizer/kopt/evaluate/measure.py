@@ -72,10 +72,10 @@ class Measure:
         """
         regime: Regime = case.task.regimes[0]
         with ExitStack() as stack:
-            binaries = self._cache(stack, case)
+            binaries = self._cache(stack, case, plan)
             if rival is not None and rival.source is not None:
                 theirs = replace(case, source=rival.source, parameters=rival.parameters)
-                rival = rival.model_copy(update={"binaries": self._cache(stack, theirs)})
+                rival = rival.model_copy(update={"binaries": self._cache(stack, theirs, plan)})
             stack.enter_context(self._lock)
             started = time.perf_counter()
             judged = self._judge.measure(
@@ -101,11 +101,11 @@ class Measure:
             artifacts={"measurements": judged.measurements},
         )
 
-    def _cache(self, stack: ExitStack, case: Case) -> Path | None:
+    def _cache(self, stack: ExitStack, case: Case, plan: Plan) -> Path | None:
         if self._binaries is None:
             return None
-        self._binaries.begin(case)
-        return stack.enter_context(self._binaries.taken(case))
+        self._binaries.begin(case, checks=plan.check)
+        return stack.enter_context(self._binaries.taken(case, checks=plan.check))
 
 
 def material(earlier: Earlier | None) -> Material | None:

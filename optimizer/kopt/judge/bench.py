@@ -111,7 +111,7 @@ class Bench:
         )
 
     def _keep(self, source: str, parameters: Parameters, cache: Path | None) -> None:
-        """Shelve a cache, unless there is one; the shelves used last stay."""
+        """Shelve a cache; the shelves used last stay."""
         place = self._shelf(source, parameters)
         if cache is not None:
             shelf.keep(cache, place)

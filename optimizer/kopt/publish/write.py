@@ -160,7 +160,7 @@ def header(record: Published, task: Task) -> str:
     """The comment on top of a published file, without comment signs."""
     name = product(record.target).name
     of = "of the data-sheet peak" if record.metric == "utilization" else "of the roofline"
-    lines = [f"{task.title}, for {name}. Published by kopt {record.kopt} on {record.published}.", ""]
+    lines = [f"{task.title}, for {name}.", f"Published by kopt {record.kopt} on {record.published}.", ""]
     if record.evidence is Evidence.MODELLED:
         lines += [
             "MODELLED: no part of this file was timed on a GPU. A roofline model",
@@ -171,7 +171,7 @@ def header(record: Published, task: Task) -> str:
         times = behind(record.quads, record.batches)
         lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {times} a shape,")
         lines.append(f"in fresh processes, after the best of {record.submissions} submissions was known.")
-        lines += [f"  {_row(m)}" for m in record.measurements]
+        lines += [f"  {_row(m, record.metric)}" for m in record.measurements]
     chain = record.toolchain
     versions = [f"torch {chain.torch}", f"triton {chain.triton}", f"evaluator {record.evaluator}"]
     if driver := record.machine.get("driver"):
@@ -185,8 +185,9 @@ def header(record: Published, task: Task) -> str:
     return "\n".join(lines)
 
 
-def _row(m: Measurement) -> str:
-    use = f"{100 * m.utilization.value:5.1f} %" if m.utilization else ""
+def _row(m: Measurement, metric: str) -> str:
+    share = m.utilization if metric == "utilization" else m.roofline
+    use = f"{100 * share.value:5.1f} %" if share else ""
     ratio = f"{m.baseline_ratio.value:.3f} x baseline" if m.baseline_ratio else ""
     return f"{m.shape:16s} {m.host_us.value:10.1f} us  {use}  {ratio}".rstrip()
 
