@@ -36,6 +36,7 @@ from kopt.evaluate.evaluator import Evaluator, with_timing
 from kopt.evaluate.predict.constants import FITTED, Constants, calibrated, constants
 from kopt.evaluate.predict.estimate import Call, estimate
 from kopt.evaluate.predict.stage import Predict
+from kopt.evaluate.score import score
 from kopt.evaluate.stage import Case
 from kopt.evaluate.trace import Trace
 from kopt.evaluate.workers import Workers
@@ -175,6 +176,7 @@ def recorded(folder: Path, *, again: bool, verbose: bool) -> dict[str, list[tupl
     run, pairs = Run.load(folder), defaultdict[str, list[tuple[float, float]]](list)
     points: list[tuple[float, str]] = []
     task = content.load_task(run.meta.task, ROOT)
+    task = with_timing(task, run.meta.shapes) if run.meta.shapes else task
     with Evaluator(task, target=run.meta.target, shapes=run.meta.shapes) if again else nullcontext() as evaluator:
         for entry in run:
             verdict = run.verdict(entry.n)
@@ -192,12 +194,14 @@ def recorded(folder: Path, *, again: bool, verbose: bool) -> dict[str, list[tupl
                     if p := predicted.get(m.shape):
                         kind = "guessed" if any(text.startswith("rough") for text in p.warnings) else "counted"
                         pairs[f"{m.shape}, {kind}"].append((m.host_us.value, p.us))
-                measured = mean(m.utilization.value for m in found.measurements if m.utilization)
-                model = mean(p.utilization for p in predictions if p.utilization)
-                vendor = mean(m.baseline_ratio.value for m in found.measurements if m.baseline_ratio)
+                if found.score is None:
+                    continue
+                model = score(task, product(run.meta.target), predictions)
+                ratios = [m.baseline_ratio.value for m in found.measurements if m.baseline_ratio]
+                vendor = f"  x vendor {mean(ratios):.3f}" if ratios else ""
                 what = ", ".join(f"{k}={v}" for k, v in parameters.items()) or "as submitted"
-                text = f"predicted {model:6.1%}  measured {measured:6.1%}  x vendor {vendor:.3f}  #{entry.n} {what}"
-                points.append((measured, text))
+                text = f"predicted {model or 0.0:6.1%}  measured {found.score:6.1%}{vendor}  #{entry.n} {what}"
+                points.append((found.score, text))
     for _, text in sorted(points, reverse=True) if verbose else ():
         print(f"  {text}")
     return pairs

@@ -260,7 +260,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_WARPS=8, NUM_STAGES=1,
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_WARPS=8, NUM_STAGES=2,
     PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
@@ -271,6 +271,8 @@ def msa_decode(
     splits = max(1, min(WIDTH, FILL * sms // B))
     # One wave: after a selection an SM has no registers for a second program, and partial results are traffic.
     PARTS = max(1, min(PARTS, 1 << (sms // (B * HKV)).bit_length() >> 1))
+    # Loads ahead where a program has an SM to itself; in more than one wave, a second program on it does as much.
+    NUM_STAGES = NUM_STAGES if B * HKV * PARTS <= sms else 1
     EACH = next(each for each in (1, 8, 64, 512) if 128 * each >= WIDTH)
     MAXIMA = int(MAXIMA and EACH >= 64)
     LAST = int(LAST and PARTS > 1)

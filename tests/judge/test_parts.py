@@ -369,6 +369,15 @@ def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further
     assert series.null_spread == 0.0
 
 
+def test_a_batch_far_from_what_was_expected_is_astray() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.expected = 100.0
+    assert not series.astray
+    for us, astray in ((100.0, False), (120.0, False), (85.0, False), (900.0, True), (60.0, True)):
+        series.host = [us, 100.0]
+        assert series.astray is astray
+
+
 def test_null_batches_that_something_delays_make_no_kernel_faster() -> None:
     series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
     series.nulls = [Null(rest + 50.0, 50.0) for rest in (100.0, 900.0, 100.0, 400.0, 100.0)]

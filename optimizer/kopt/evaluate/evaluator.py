@@ -300,8 +300,8 @@ class Evaluator:
             earlier[stage.name] = stage.run(case, earlier)
             if earlier[stage.name].outcome is Outcome.FAILED:
                 break
-            # While the interpreter is at work, or another point is measured. A trial, which may yet be pruned, gets what
-            # nobody else needs.
+            # While the interpreter is at work, or another point is measured. A trial, which may yet be pruned, takes
+            # only cores that are idle.
             made = self._binaries if stage.name == "trace" else None
             if made is not None and plan is not None and (plan.check or self.workers.idle):
                 made.begin(case, checks=plan.check)

@@ -39,6 +39,8 @@ _WARM_S = 3.0
 _SHORT_BATCH = 0.25
 """Of the wanted work: what a batch takes besides its calls is no longer little against it."""
 _NULLS = 3
+_INSTEAD = 3
+"""Batches in place of a single one that is astray: one of three may be, and their median is not."""
 _CHECK_CALLS = 3
 _FEWEST = 2
 """Quads that make a measurement, if a poor one, when the time is over."""
@@ -223,7 +225,7 @@ class Job:
     def _has(self, series: Series, quads: int, opponent: Arm | None) -> bool:
         """Whether a shape has been measured enough."""
         if opponent is None:
-            return len(series.host) >= quads
+            return len(series.host) >= (_INSTEAD if quads == 1 and series.astray else quads)
         return len(series.logs) >= quads or precise(series.logs, self._plan.precision)
 
     def _fewest(self, series: Series, quads: int, opponent: Arm | None) -> int:
@@ -248,6 +250,7 @@ class Job:
             # A graph of a few calls is mostly what launching it takes.
             us = self._us(arm, series, count)
             count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        series.expected = us
         short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
         if short and not any(text.startswith("short:") for text in series.warnings):
             series.warnings.append(f"short: a batch has {counted(count, 'call')}, {count * us / 1e3:.1f} ms of work")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
@@ -19,6 +20,8 @@ GRAIN_US = 1e-3
 """The least that a clock tells."""
 TIMELESS = 12
 """Batches of a shape that may take no time before that ends the measurement."""
+_ASTRAY = 0.25
+"""Logarithm of what a batch may be off from what a call was expected to take."""
 NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
 
@@ -43,6 +46,8 @@ class Series:
     nulls: list[Null] = field(default_factory=list)
     rival: list[float] = field(default_factory=list)
     calls: int = 0
+    expected: float = 0.0
+    """Microseconds of a call, as the last process was asked for it before it was timed."""
     tensor_active: float | None = None
     void: int = 0
     timeless: int = 0
@@ -50,6 +55,11 @@ class Series:
     uneven: Counter[str] = field(default_factory=Counter)
     """Quads that something was the matter with, by what it was."""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def astray(self) -> bool:
+        """Whether the first batch took far more or less than was expected: hosts stall, and devices are disturbed."""
+        return bool(self.host) and self.expected > 0 and abs(math.log(self.host[0] / self.expected)) > _ASTRAY
 
     def net(self, batch: Batch) -> float:
         """Microseconds of a batch's calls: without its reveal, and without all else that a null batch takes.
