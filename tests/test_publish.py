@@ -15,7 +15,7 @@ from quick import TOOLCHAIN
 
 import kopt
 from kopt import content
-from kopt.errors import MachineError, UsageError
+from kopt.errors import HarnessError, MachineError, UsageError
 from kopt.evaluate.policy import check
 from kopt.journal import FILE, Journal
 from kopt.judge import Plan, Rival
@@ -283,6 +283,16 @@ def test_parameters_by_shape_are_published_only_when_they_win_as_a_whole(tmp_pat
         assert ("CONFIGURATIONS" in paths.kernel.read_text()) is bool(expected)
         assert asked[0] == Rival(source=KERNEL)
         assert len(asked) == (2 if expected else 1)
+
+
+def test_where_two_kernels_cannot_be_compared_the_verified_one_is_published(tmp_path: Path, blend: Task) -> None:
+    run = a_run(tmp_path, blend, trials=(({"TILE": 64}, {"square": 50.0}),))
+
+    def measure(source: str, parameters: Any, plan: Plan, rival: Rival | None) -> Contest:
+        raise HarnessError("no room for three")
+
+    _, record = publish(run, 1, blend, tmp_path, measure=measure)
+    assert (record.configurations, record.score) == ({}, 0.41)
 
 
 def test_what_fails_when_measured_for_publishing_is_refused(tmp_path: Path, blend: Task) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kopt.cli.look import Submission
-from kopt.cli.shared import GpuName, Json, Workspace, print_json, root
+from kopt.cli.shared import GpuName, Json, Workspace, console, print_json, root
 
 if TYPE_CHECKING:
     from kopt.evaluate.evaluator import Evaluator
@@ -69,13 +69,24 @@ def publish(
 
 
 def _measure(evaluator: Evaluator) -> Measure:
+    from kopt.errors import HarnessError
     from kopt.evaluate.contest import contest
     from kopt.judge import Plan, Rival
     from kopt.records import Contest, Parameters, Submission, digest
+    from kopt.text import line
+
+    out = console(stderr=True)
 
     def measure(source: str, parameters: Parameters, plan: Plan, rival: Rival | None) -> Contest:
+        what = "what is to be published" if rival is None else "parameters by shape against the submission's own"
+        amount = f"{plan.quads} quads a shape in {plan.processes} processes, {plan.seconds / 60:.0f} minutes at most"
+        out.print(f"measuring {what}: {amount}", style="bright_black")
         made = Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="publish")
-        result = evaluator.remeasure(made, source, plan, rival)
+        try:
+            result = evaluator.remeasure(made, source, plan, rival)
+        except HarnessError as error:
+            out.print(f"not measured: {line(str(error), 200)}", style="yellow")
+            raise
         return contest(evaluator.task, evaluator.target, made, result, plan)
 
     return measure

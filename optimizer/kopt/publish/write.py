@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -71,8 +72,10 @@ def publish(
     if measure is not None and (candidates := choose.by_shape(run, n, task)):
         text = compose(run.source(n), task, own, candidates, "")
         # By shape it has to earn its place, against the one set of parameters it would replace.
-        duel = measure(text, {}, PROMOTION, Rival(source=run.source(n), parameters=own))
-        if duel.passed and promotes(list(duel.quads.values()), len(run.entries)):
+        duel = None
+        with suppress(HarnessError):  # two kernels beside the judge may be more than a device has room for
+            duel = measure(text, {}, PROMOTION, Rival(source=run.source(n), parameters=own))
+        if duel is not None and duel.passed and promotes(list(duel.quads.values()), len(run.entries)):
             found = _measured(measure(text, {}, HEADLINE, None), f"{run.id}/{n} by shape")
             shapes = candidates
     return _written(run, entry, task, root, found, shapes, license, force)
