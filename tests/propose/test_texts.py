@@ -100,7 +100,7 @@ def test_feedback_of_a_passed_one_gives_score_limit_three_facts_and_distance(tmp
     assert verdict is not None
     text = feedback(run, 2, verdict)
     assert "Score 50.0% of the peak, modelled. The best so far; before it submission 1, 30.0%" in text
-    assert "What binds: the tensor pipe (4096)." in text
+    assert "What binds, as modelled: the tensor pipe (4096)." in text
     assert text.count("\n- ") == 1 + 3
     assert "The best one leaves 50.0% of the peak unused" in text
 

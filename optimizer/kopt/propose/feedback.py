@@ -97,7 +97,7 @@ def limit_text(verdict: Verdict) -> str:
     found = limit(verdict)
     if found is None:
         return ""
-    return f"What binds: {found}.\n" + "\n".join(f"- {fact}" for fact in found.facts)
+    return f"What binds, as modelled: {found}.\n" + "\n".join(f"- {fact}" for fact in found.facts)
 
 
 def distance(run: Run) -> str:
