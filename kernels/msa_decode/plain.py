@@ -127,5 +127,7 @@ def check(q, kc, vc, iq, ikc, table, lens, out):
             raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
         if tensor.data_ptr() % 16:
             raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    if HKV > 16:
+        raise ValueError(f"kc: {HKV} KV heads; msa_decode takes 16 at most")
     if HQ not in (8 * HKV, 16 * HKV):
         raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode takes 8 or 16 for each")

@@ -323,5 +323,7 @@ def check(q, kc, vc, iq, ikc, scales, table, lens, out):
             raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
     if WIDTH > 65536:
         raise ValueError(f"table: {WIDTH} pages a request; msa_decode_e4m3 takes 65536 at most")
+    if HKV > 16:
+        raise ValueError(f"kc: {HKV} KV heads; msa_decode_e4m3 takes 16 at most")
     if HQ not in (8 * HKV, 16 * HKV):
         raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode_e4m3 takes 8 or 16 for each")

@@ -686,25 +686,38 @@ DENSE_ROWS = 128  # of a tile: ROWS // G queries, G heads each
 
 
 @triton.jit
-def dense_kernel(
-    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, sequences, HKV,
-    G: tl.constexpr, TILE: tl.constexpr, BLOCK_N: tl.constexpr, SEQUENCES: tl.constexpr, SCALE: tl.constexpr,
-):  # fmt: skip
-    """Tiles do not straddle sequences: each sequence's last one may be cut short, and some programs have none."""
-    head = tl.program_id(1)
+def dense_place(tile, cu_q_ptr, cu_k_ptr, sequences, TILE: tl.constexpr, SEQUENCES: tl.constexpr):
+    """Of a tile: whether there is one, its number in its sequence, and the sequence's queries and keys (start, length).
+
+    Tiles do not straddle sequences: each sequence's last one may be cut short, and some programs have none.
+    """
     each = tl.arange(0, SEQUENCES)
     first = tl.load(cu_q_ptr + each, mask=each < sequences, other=0)
     end = tl.load(cu_q_ptr + each + 1, mask=each < sequences, other=0)
     tiles = (end - first + TILE - 1) // TILE
-    sequence = tl.sum((tl.cumsum(tiles, 0) <= tl.program_id(0)).to(tl.int32), 0)
-    if sequence >= sequences:
-        return
-    tile = tl.program_id(0) - tl.sum(tl.where(each < sequence, tiles, 0), 0)
-    q_start = tl.load(cu_q_ptr + sequence)
-    len_q = tl.load(cu_q_ptr + sequence + 1) - q_start
-    k_start = tl.load(cu_k_ptr + sequence)
-    len_k = tl.load(cu_k_ptr + sequence + 1) - k_start
+    sequence = tl.sum((tl.cumsum(tiles, 0) <= tile).to(tl.int32), 0)
+    there = sequence < sequences
+    tile -= tl.sum(tl.where(each < sequence, tiles, 0), 0)
+    q_start = tl.load(cu_q_ptr + sequence, mask=there, other=0)
+    len_q = tl.load(cu_q_ptr + sequence + 1, mask=there, other=0) - q_start
+    k_start = tl.load(cu_k_ptr + sequence, mask=there, other=0)
+    len_k = tl.load(cu_k_ptr + sequence + 1, mask=there, other=0) - k_start
+    return there, tile, q_start, len_q, k_start, len_k
 
+
+@triton.jit
+def dense_kernel(
+    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, odd_ptr, sequences, HKV,
+    G: tl.constexpr, TILE: tl.constexpr, BLOCK_N: tl.constexpr, SEQUENCES: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(1)
+    there, tile, q_start, len_q, k_start, len_k = dense_place(
+        tl.program_id(0), cu_q_ptr, cu_k_ptr, sequences, TILE, SEQUENCES
+    )
+    odd_ptr += head * tl.num_programs(0) + tl.program_id(0)
+    if not there:
+        tl.store(odd_ptr, 0)
+        return
     rows = tl.arange(0, TILE * G)
     d = tl.arange(0, 128)
     query = tile * TILE + rows // G
@@ -732,6 +745,45 @@ def dense_kernel(
         highest = larger
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=live[:, None])
+    # A weight of 0 makes no NaN harmless, and a key that one query of a tile sees is none of another's.
+    tl.store(odd_ptr, tl.max(tl.max((acc != acc).to(tl.int32), 1), 0))
+
+
+@triton.jit
+def dense_again_kernel(
+    q_ptr, k_ptr, v_ptr, cu_q_ptr, cu_k_ptr, out_ptr, odd_ptr, sequences, HKV,
+    G: tl.constexpr, TILE: tl.constexpr, SEQUENCES: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
+    """Tiles in which a NaN came out, key by key."""
+    head = tl.program_id(1)
+    if tl.load(odd_ptr + head * tl.num_programs(0) + tl.program_id(0)) > 0:
+        there, tile, q_start, len_q, k_start, len_k = dense_place(
+            tl.program_id(0), cu_q_ptr, cu_k_ptr, sequences, TILE, SEQUENCES
+        )
+        rows = tl.arange(0, TILE * G)
+        d = tl.arange(0, 128)
+        query = tile * TILE + rows // G
+        position = len_k - len_q + query
+        live = query < len_q
+        at_q = ((q_start + query).to(tl.int64) * HKV * G + head * G + rows % G)[:, None] * 128 + d[None, :]
+        q = tl.load(q_ptr + at_q, mask=live[:, None], other=0.0).to(tl.float32)
+        highest = tl.full((TILE * G,), float("-inf"), tl.float32)
+        total = tl.zeros((TILE * G,), tl.float32)
+        acc = tl.zeros((TILE * G, 128), tl.float32)
+        for key in range(0, len_k - len_q + tl.minimum(tile * TILE + TILE, len_q)):
+            at = ((k_start + key).to(tl.int64) * HKV + head) * 128 + d
+            score = tl.sum(q * tl.load(k_ptr + at).to(tl.float32)[None, :], 1) * SCALE
+            seen = key <= position
+            larger = tl.where(seen, tl.maximum(highest, score), highest)
+            shift = tl.where(larger == float("-inf"), 0.0, larger)
+            weight = tl.where(seen, tl.exp2(score - shift), 0.0)
+            shrink = tl.exp2(highest - shift)
+            total = total * shrink + weight
+            more = weight[:, None] * tl.load(v_ptr + at).to(tl.float32)[None, :]
+            acc = acc * shrink[:, None] + tl.where(seen[:, None], more, 0.0)
+            highest = larger
+        acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+        tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=live[:, None])
 
 
 def dense_dense(q, k, v, cu_q, cu_k, out):
@@ -739,11 +791,42 @@ def dense_dense(q, k, v, cu_q, cu_k, out):
     T, HQ, _ = q.shape
     HKV, sequences = k.shape[1], cu_q.shape[0] - 1
     tile = DENSE_ROWS // (HQ // HKV)
-    dense_kernel[(triton.cdiv(T, tile) + sequences - 1, HKV)](
-        q, k, v, cu_q, cu_k, out, sequences, HKV,
-        G=HQ // HKV, TILE=tile, BLOCK_N=64, SEQUENCES=triton.next_power_of_2(sequences),
-        SCALE=128**-0.5 * 1.4426950408889634, num_warps=8, num_stages=2,
-    )  # fmt: skip
+    grid = (triton.cdiv(T, tile) + sequences - 1, HKV)
+    odd = torch.empty((HKV, grid[0]), dtype=torch.int32, device=q.device)
+    common = {"G": HQ // HKV, "TILE": tile, "SEQUENCES": triton.next_power_of_2(sequences), "num_warps": 8}
+    common["SCALE"] = 128**-0.5 * 1.4426950408889634
+    dense_kernel[grid](q, k, v, cu_q, cu_k, out, odd, sequences, HKV, BLOCK_N=64, num_stages=2, **common)
+    dense_again_kernel[grid](q, k, v, cu_q, cu_k, out, odd, sequences, HKV, **common)
+
+
+def dense_check(q, k, v, iq, ik, cu_q, cu_k, out):
+    """ValueError names the tensor that this kernel does not take. Looks at no value."""
+    bf16, int32 = torch.bfloat16, torch.int32
+    for name, tensor, dims, dtype in (
+        ("q", q, 3, bf16), ("k", k, 3, bf16), ("v", v, 3, bf16), ("iq", iq, 3, bf16), ("ik", ik, 2, bf16),
+        ("cu_q", cu_q, 1, int32), ("cu_k", cu_k, 1, int32), ("out", out, 3, bf16),
+    ):  # fmt: skip
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_prefill takes {dtype}")
+        if tensor.ndim != dims:
+            raise ValueError(f"{name}: it has {tensor.ndim} dimensions; msa_prefill takes {dims}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
+        if tensor.data_ptr() % 16:
+            raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
+    tokens, heads_q, _ = q.shape
+    keys, heads_kv, _ = k.shape
+    for name, tensor, shape in (
+        ("q", q, (tokens, heads_q, 128)), ("k", k, (keys, heads_kv, 128)), ("v", v, (keys, heads_kv, 128)),
+        ("iq", iq, (tokens, heads_kv, 128)), ("ik", ik, (keys, 128)), ("cu_k", cu_k, tuple(cu_q.shape)),
+        ("out", out, (tokens, heads_q, 128)),
+    ):  # fmt: skip
+        if tuple(tensor.shape) != shape or not tensor.numel():
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_prefill takes {list(shape)}, none 0")
+    if heads_q not in (8 * heads_kv, 16 * heads_kv):
+        raise ValueError(f"q: {heads_q} query heads over {heads_kv} KV heads; msa_prefill takes 8 or 16 for each")
+    if cu_q.shape[0] < 2:
+        raise ValueError("cu_q: it has no sequence; msa_prefill takes one offset more than there are sequences")
 
 
 def msa_prefill(
@@ -751,6 +834,7 @@ def msa_prefill(
     INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
     ATTEND_MOST=36, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
 ):  # fmt: skip
+    dense_check(q, k, v, iq, ik, cu_q, cu_k, out)
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
         dense_dense(q, k, v, cu_q, cu_k, out)
         return

@@ -102,6 +102,17 @@ def test_sizes_of_heads_are_named(family: tuple[str, Any]) -> None:
             entry(**given)
 
 
+def test_more_kv_heads_than_a_product_has_rows_are_refused(family: tuple[str, Any]) -> None:
+    task, entry = family
+    if task == "msa_index":
+        pytest.skip("it takes any number of heads")
+    given = tensors(task)
+    for name, axis in (("q", 1), ("kc", 1), ("vc", 1), ("iq", 1), ("out", 1)):
+        given[name] = torch.cat([given[name]] * 9, dim=axis)
+    with pytest.raises(ValueError, match=rf"^kc: 18 KV heads; {task} takes 16 at most"):
+        entry(**given)
+
+
 def test_what_is_right_is_not_refused(family: tuple[str, Any]) -> None:
     task, entry = family
     # No GPU: it fails where the kernel is launched, and not before.

@@ -127,6 +127,7 @@ def _entry(parts: dict[str, KernelSource]) -> str:
     {", ".join(declared[: len(index)])},
     {", ".join(declared[len(index) :])}, DENSE_UP_TO=2048,
 ):  # fmt: skip
+    dense_check(q, k, v, iq, ik, cu_q, cu_k, out)
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
         dense_dense(q, k, v, cu_q, cu_k, out)
         return

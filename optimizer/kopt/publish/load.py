@@ -197,9 +197,11 @@ def _fits(task: Task, spec: TensorSpec, given: Mapping[str, torch.Tensor]) -> No
         raise ValueError(f"{task.name}: {spec.name} is not contiguous in row-major order")
     for dim, size in zip(spec.dims, tensor.shape, strict=True):
         rule = task.dims[dim] if isinstance(dim, str) else None
-        if rule and (size % rule.multiple_of or size < rule.min):
+        if rule and (size % rule.multiple_of or size < rule.min or (rule.max is not None and size > rule.max)):
+            most = "" if rule.max is None else f" and at most {rule.max}"
             raise ValueError(
-                f"{task.name}: {dim} = {size}, but it must be a multiple of {rule.multiple_of} and at least {rule.min}"
+                f"{task.name}: {dim} = {size} in {spec.name}, but it must be a multiple of {rule.multiple_of}, "
+                f"at least {rule.min}{most}"
             )
 
 
