@@ -285,11 +285,14 @@ def test_parameters_by_shape_are_published_only_when_they_win_as_a_whole(tmp_pat
         assert len(asked) == (2 if expected else 1)
 
 
-def test_where_two_kernels_cannot_be_compared_the_verified_one_is_published(tmp_path: Path, blend: Task) -> None:
+@pytest.mark.parametrize("error", [HarnessError, MachineError])
+def test_where_two_kernels_cannot_be_compared_the_verified_one_is_published(
+    tmp_path: Path, blend: Task, error: type[Exception]
+) -> None:
     run = a_run(tmp_path, blend, trials=(({"TILE": 64}, {"square": 50.0}),))
 
     def measure(source: str, parameters: Any, plan: Plan, rival: Rival | None) -> Contest:
-        raise HarnessError("no room for three")
+        raise error("no room for three")
 
     _, record = publish(run, 1, blend, tmp_path, measure=measure)
     assert (record.configurations, record.score) == ({}, 0.41)

@@ -60,10 +60,11 @@ class Reserve:
         if self._minutes is None:
             return 0.0
         least, most = (min(MOST_S, part * 60 * self._minutes) for part in (RESERVE, MOST_RESERVE))
-        if len(run.entries) != self._seen:
-            self._seen = len(run.entries)
+        judged = len(run.entries) - (run.pending is not None)
+        if judged != self._seen:
             if found := top(list(run))[:FINALISTS]:
                 self._shortest = pace(run.verdict(e.n) for e in found).of(_shorter(FEWEST), self._shapes)
+            self._seen = judged
         return min(most, max(least, self._shortest))
 
 

@@ -77,8 +77,8 @@ class Session:
         self._evaluator = evaluator
         self._observers = tuple(observers)
         self._reserve = reserve
-        self._batch_seconds = 0.0
-        """Of the last batch of trials."""
+        self._batch_seconds = self._verdict_seconds = 0.0
+        """Of the last batch of trials, and of the last submission."""
         self._stop = threading.Event()
         self._turns = Turns()
         self._writing = threading.Lock()
@@ -110,7 +110,7 @@ class Session:
             known = self.known(source, parameters)
             if known is not None and (verdict := self.run.verdict(known)) is not None:
                 return verdict
-            self.check()
+            self.check(self._verdict_seconds)
             if parent is not None:
                 self.run.entry(parent)
             n = len(self.run.entries) + 1
@@ -296,7 +296,9 @@ class Session:
     # How it is done.
 
     def _judge(self, submission: Submission, source: str) -> Verdict:
+        began = time.monotonic()
         verdict = self._evaluator.judge(submission, source, lambda stage: self._stage(submission.n, stage))
+        self._verdict_seconds = time.monotonic() - began
         self._append("verdict", verdict=verdict.model_dump(mode="json"), reason=verdict.reason)
         return verdict
 

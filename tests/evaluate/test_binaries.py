@@ -11,6 +11,7 @@ import pytest
 
 from kopt import content
 from kopt.evaluate.binaries import Binaries
+from kopt.evaluate.evaluator import Evaluator
 from kopt.evaluate.stage import Case
 from kopt.evaluate.steering import Steering
 from kopt.evaluate.workers import Workers
@@ -157,3 +158,17 @@ def test_what_is_dropped_leaves_nothing(task: Task, tmp_path: Path) -> None:
         store._pool.shutdown()
         assert list(store._store.iterdir()) == []
         store.close()
+
+
+def test_of_a_trial_that_gets_no_further_than_its_prediction_nothing_is_left() -> None:
+    source = (Path(__file__).parents[1] / "attacks" / "guilty" / "E4_few_tiles_when_timed.py").read_text()
+    with Evaluator("fp8_gemm") as evaluator:
+        evaluator._binaries = store = Binaries(evaluator.workers, evaluator._steering)
+        submission = Submission(n=1, sha=digest(source, {}), origin="user")
+        made = []
+        begin = store.begin
+        store.begin = lambda case, *, checks: (made.append(checks), begin(case, checks=checks))[1]  # type: ignore[method-assign]
+        trial = evaluator.try_parameters(submission, source, {}, 1)
+        assert {finding.rule for finding in trial.findings} == {"predict.work"}
+        assert made == [False]
+        assert store._begun == {}

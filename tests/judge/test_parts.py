@@ -430,8 +430,8 @@ def test_one_batch_of_each_process_is_looked_at_whole_nobody_knows_which() -> No
         quads.begin(6)
         quads._look(other)  # type: ignore[arg-type]
         looks = [quads._look(kernel) for _ in range(6)]  # type: ignore[arg-type]
-        first.append(looks.index("sample"))  # there is one
-        most = max(most, looks.count("sample"))
+        first.append(looks.index("whole"))  # there is one
+        most = max(most, looks.count("whole"))
     assert set(first) == set(range(6))
     assert most > 1
 

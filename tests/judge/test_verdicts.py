@@ -104,6 +104,20 @@ def test_a_baseline_that_fails_leaves_a_time_without_a_ratio(judge: Judge, blend
         assert any("no baseline" in warning for warning in measurement.warnings)
 
 
+def test_a_single_batch_in_which_the_host_stalls_is_not_what_a_kernel_takes(blend: Task) -> None:
+    # Of one process at one shape: an alert and a call, twice an alert and two calls, then the batch that is timed.
+    stalls = "import time\nCALLS = [0]\n"
+    source = kernel("CALLS[0] += 1\nif CALLS[0] == 10:\n    time.sleep(0.3)\ncompute(a, scale, b, out)", stalls)
+    alone = content.read_task(Path(blend.folder).parent / "no_baseline")
+    shape = alone.timing[:1]
+    plan = UNCHECKED.model_copy(update={"quads": 1, "most_calls": 2, "accuracy": False})
+    with Judge(alone, "cpu") as judge:
+        judgement = judge.measure(source, shapes=shape, plan=plan)
+    assert judgement.status is Status.PASSED
+    assert judgement.facts["shapes"][shape[0].name]["batches"] == 3
+    assert judgement.measurements[0].host_us.value < 50_000
+
+
 def test_the_slower_of_two_kernels_has_the_larger_log_ratio(judge: Judge) -> None:
     slow = kernel("import time\ntime.sleep(0.02)\ncompute(a, scale, b, out)")
     plan = Plan(quads=2, batch_us=60_000.0, idle_s=0.0, check=False, call_seconds=5.0)

@@ -69,7 +69,7 @@ def publish(
 
 
 def _measure(evaluator: Evaluator) -> Measure:
-    from kopt.errors import HarnessError
+    from kopt.errors import HarnessError, MachineError
     from kopt.evaluate.contest import contest
     from kopt.judge import Plan, Rival
     from kopt.records import Contest, Parameters, Submission, digest
@@ -84,7 +84,7 @@ def _measure(evaluator: Evaluator) -> Measure:
         made = Submission(n=1, sha=digest(source, parameters), parameters=parameters, origin="publish")
         try:
             result = evaluator.remeasure(made, source, plan, rival)
-        except HarnessError as error:
+        except (HarnessError, MachineError) as error:
             out.print(f"not measured: {line(str(error), 200)}", style="yellow")
             raise
         return contest(evaluator.task, evaluator.target, made, result, plan)

@@ -62,7 +62,7 @@ class Binaries:
             futures = self._begun.pop(_key(case, checks), [])
         for future in futures:
             if not future.cancel():
-                future.add_done_callback(lambda done: shutil.rmtree(done.result(), ignore_errors=True))
+                future.add_done_callback(_remove)
 
     @contextmanager
     def taken(self, case: Case, *, checks: bool) -> Iterator[Path | None]:
@@ -103,6 +103,11 @@ class Binaries:
     def _shape(self, case: Case, shape: Shape, folder: Path) -> list[dict[str, Any]]:
         files = self._steering.put(folder, case.task, shape, case.seed)
         return [{**spec, "file": files.get(spec["name"])} for spec in layout(case.task.tensors, shape.dims)]
+
+
+def _remove(made: Future[Path]) -> None:
+    if made.exception() is None:
+        shutil.rmtree(made.result(), ignore_errors=True)
 
 
 def _key(case: Case, checks: bool) -> _Key:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -292,19 +292,23 @@ class Evaluator:
     ) -> list[StageResult]:
         """`plan`: how it is going to be measured."""
         earlier: dict[str, StageResult] = {}
-        for stage in self.stages:
-            if stage.name not in names:
-                continue
-            if on_stage is not None:
-                on_stage(stage.name)
-            earlier[stage.name] = stage.run(case, earlier)
-            if earlier[stage.name].outcome is Outcome.FAILED:
-                break
-            # While the interpreter is at work, or another point is measured. A trial, which may yet be pruned, takes
-            # only cores that are idle.
-            made = self._binaries if stage.name == "trace" else None
-            if made is not None and plan is not None and (plan.check or self.workers.idle):
-                made.begin(case, checks=plan.check)
+        with ExitStack() as vain:  # what was begun for a candidate that gets no further
+            for stage in self.stages:
+                if stage.name not in names:
+                    continue
+                if on_stage is not None:
+                    on_stage(stage.name)
+                earlier[stage.name] = stage.run(case, earlier)
+                if earlier[stage.name].outcome is Outcome.FAILED:
+                    break
+                # While the interpreter is at work, or another point is measured. A trial, which may yet be pruned,
+                # takes only cores that are idle.
+                made = self._binaries if stage.name == "trace" else None
+                if made is not None and plan is not None and (plan.check or self.workers.idle):
+                    made.begin(case, checks=plan.check)
+                    vain.callback(made.drop, case, checks=plan.check)
+            else:
+                vain.pop_all()
         return list(earlier.values())
 
     def close(self) -> None:

@@ -125,7 +125,8 @@ class Bench:
         return self._shelves / digest(source, parameters)
 
     def caches(self, source: str, parameters: Parameters) -> list[Path]:
-        """What every process of this source starts with: what all need, and what was compiled before the first of them.
+        """What every process of this source starts with: what all need, and what kopt had compiled for this judgement
+        or an earlier one.
 
         Never what one of them has left there: the next could tell that it is not the first.
         """

@@ -73,6 +73,8 @@ class Job:
         self._crew = Crew(bench, task)
         self._batches = Batches(bench.backend, task, self._crew, regime, plan, started=started)
         self._checks = self._check_list() if plan.check else []
+        # A point of a source that was compared whole need not be, where that takes seconds.
+        self._closely: Look = "whole" if plan.accuracy else "sample"
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
         self.series: dict[str, Series] = {}
@@ -105,7 +107,7 @@ class Job:
                 self._task, self._hooks, shape, backend, self._product, self._batch_us, plan.most_calls, memory
             )
             self.series[shape.name] = Series(shape, found)
-        self._quads = Quads(backend, self._crew, self._batches, self._regime, plan.quads)
+        self._quads = Quads(backend, self._crew, self._batches, self._regime, plan.quads, self._closely)
         known = self._bench.errors(self._task)
         self._extras = Extras(self._task, self._batches, self._regime, plan, self._product, known, backend)
         with self._watch.on("start"):
@@ -225,7 +227,8 @@ class Job:
     def _has(self, series: Series, quads: int, opponent: Arm | None) -> bool:
         """Whether a shape has been measured enough."""
         if opponent is None:
-            return len(series.host) >= (_INSTEAD if quads == 1 and series.astray else quads)
+            more = quads == 1 and series.astray and self._batches.time_left > 0
+            return len(series.host) >= (_INSTEAD if more else quads)
         return len(series.logs) >= quads or precise(series.logs, self._plan.precision)
 
     def _fewest(self, series: Series, quads: int, opponent: Arm | None) -> int:
@@ -239,22 +242,26 @@ class Job:
         """Calls for a batch of the wanted length, after enough of them that nothing is compiled any more."""
         deck = arm.deck
         assert deck is not None
-        # A whole output is compared once per process and shape at least: here, or in a batch that nobody can tell from
-        # the others, where the vendor's exactness is asked for too.
-        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if self._plan.accuracy else "sample")
+        # A call is compared whole, or in many rows, once per process and shape at least: here, or in a batch that
+        # nobody can tell from the others, where the vendor's exactness is asked for too.
+        self._batches.ask(arm, deck.deal(1), first=True, look="slices" if self._plan.accuracy else self._closely)
         few, captured = min(4, series.sizes.slots), self._batches.captured
         # What is only to say how long a batch should be may use operands twice.
-        us = min(self._us(arm, series, few) for _ in range(1 if captured else 2))
-        count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+        # Twice: a host that stalls makes calls look long, and batches of few are mostly what launching them takes.
+        us = min(self._us(arm, series, few) for _ in range(2))
+        count = self._count(series, us)
         if captured and count > few:
-            # A graph of a few calls is mostly what launching it takes.
-            us = self._us(arm, series, count)
-            count = max(2, min(series.sizes.slots, round(self._batch_us / us)))
+            us = min(us, self._us(arm, series, count))
+            count = self._count(series, us)
         series.expected = us
         short = self._backend.measures and count * us < _SHORT_BATCH * self._batch_us
         if short and not any(text.startswith("short:") for text in series.warnings):
             series.warnings.append(f"short: a batch has {counted(count, 'call')}, {count * us / 1e3:.1f} ms of work")
         return count
+
+    def _count(self, series: Series, us: float) -> int:
+        """Calls that make a batch of the wanted length."""
+        return max(2, min(series.sizes.slots, round(self._batch_us / us)))
 
     def _us(self, arm: Arm, series: Series, calls: int) -> float:
         """Of a call, in a batch of so many on the last one's operands."""

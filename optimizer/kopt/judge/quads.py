@@ -38,8 +38,12 @@ those that each of its processes makes at a shape for certain."""
 class Quads:
     """Adds quads to series, with the crew's present members."""
 
-    def __init__(self, backend: JudgeSide, crew: Crew, batches: Batches, regime: Regime, quads: int) -> None:
-        """Takes the measure of the device at rest. `quads` is how many a shape is to have."""
+    def __init__(
+        self, backend: JudgeSide, crew: Crew, batches: Batches, regime: Regime, quads: int, closely: Look = "whole"
+    ) -> None:
+        """Takes the measure of the device at rest. `quads` is how many a shape is to have; `closely`: how one looks at
+        the batches that are looked at more closely than others."""
+        self._closely = closely
         # Of so many quads a shape, what makes one void. A clock that moves again will go on moving; hosts stall at
         # random. What comes back after that is put up with: a number that says so is worth more than none.
         self._patience = {_UNSTEADY: 1, _RAGGED: max(3, quads)}
@@ -112,7 +116,7 @@ class Quads:
             return "slice"
         due = arm.label == CANDIDATE and self._due == 0
         self._due -= arm.label == CANDIDATE
-        return "sample" if due or not secrets.randbelow(_WHOLE) else "slices"
+        return self._closely if due or not secrets.randbelow(_WHOLE) else "slices"
 
     def _again(self, series: Series, why: str) -> bool:
         """Whether a quad is void for this; where it has been before, the series says so."""

@@ -63,7 +63,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def keep(cache: Path, place: Path) -> None:
-    """Copy a cache onto a shelf, beside what lies there already, unless it is too much."""
-    if disk.used(str(cache), ()) + (disk.used(str(place), ()) if place.exists() else 0) <= _LARGEST:
+    """Copy a cache onto a shelf, in place of what lies there, unless it is too much."""
+    if disk.used(str(cache), ()) <= _LARGEST:
+        disk.remove(place)
         with suppress(OSError):  # a cold cache costs a second, never a verdict
             copy(cache, place)
