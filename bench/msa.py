@@ -79,6 +79,8 @@ def goals(bench: Bench) -> list[Goal]:
         (8, "msa_decode", 14.0, "goal: bf16"),
         (16, "msa_decode", 14.0, "goal: bf16"),
         (1, "msa_decode", 11.0, "goal: bf16"),
+        (1, "msa_decode_e4m3", 15.0, "goal: e4m3"),
+        (8, "msa_decode_e4m3", 15.0, "goal: e4m3"),
         (16, "msa_decode_e4m3", 15.0, "goal: e4m3"),
     ):
         over = bench.find(f"dense decode b{batch}", million, heads="48/8")

@@ -20,6 +20,8 @@ STAGE_OF = {
     "count_kernel": "invert", "scan_kernel": "invert", "place_kernel": "invert", "combine_kernel": "combine",
 }  # fmt: skip
 """Of kernels by name; every other one attends."""
+STAGE_IN_DECODE = {**STAGE_OF, "merge_kernel": "merge"}
+"""There, lists are found by who attends to them, and what is merged are parts of their attention."""
 
 
 QUEUING = 6_000_000
@@ -146,7 +148,10 @@ def family(task: str, name: str, clock: Clock) -> ModuleType:
     assert spec is not None and spec.loader is not None  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    stages = STAGE_IN_DECODE if task.startswith("msa_decode") else STAGE_OF
     for key, value in list(vars(module).items()):
         if key.endswith("_kernel") and hasattr(value, "run") and hasattr(value, "__getitem__"):
-            setattr(module, key, Launches(value, STAGE_OF.get(key, "attend"), clock))
+            # Composed files say by a prefix which part a kernel is from.
+            own = key.partition("_")[2] if task == "msa_prefill" else key
+            setattr(module, key, Launches(value, stages.get(own, "attend"), clock))
     return module

@@ -17,7 +17,7 @@ CHUNK = 4096
 ONE_SHOT = 262144
 """Tokens up to which a prompt is prefilled in one call."""
 M3, M2 = (64, 4), (48, 8)
-STAGES = ("index", "select", "invert", "attend", "combine")
+STAGES = ("index", "select", "invert", "attend", "combine", "merge")
 MEASURED = "measured"
 REHEARSED = "not measured"
 
@@ -119,7 +119,9 @@ def prefill(
     for asked in dict.fromkeys((min(chunk, length), tokens)):
         t = tensors(bench, asked, length, heads)
         label = "" if asked == length else " chunk"
-        pairs, chosen = arithmetic.causal_pairs(asked, length), arithmetic.selected_pairs(asked, length)
+        pairs = arithmetic.causal_pairs(asked, length)
+        codes = 2.0 * HEAD_DIM * (asked * heads[1] + length)
+        listed = 4.0 * heads[1] * asked * 16
         ids = torch.empty((heads[1], asked, 16), dtype=torch.int32, device=bench.device)
         index = family("msa_index", bench.index, bench.clock)
 
@@ -128,7 +130,7 @@ def prefill(
 
         row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.graph(indexed))
         row.stages = bench.clock.stages(indexed)
-        bench.add(row, arithmetic.index_flops(pairs, heads[1]))
+        bench.add(row, arithmetic.index_flops(pairs, heads[1]), codes + listed)
         for name in bench.attends:
             attend = family("msa_attend", name, bench.clock)
             for regime in regimes:
@@ -141,14 +143,21 @@ def prefill(
                 row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.graph(attended))
                 row.stages = bench.clock.stages(attended)
                 read, written = arithmetic.attend_bytes(regime, [asked], [length], *heads)
+                chosen = arithmetic.regime_pairs(regime, asked, length)
                 bench.add(row, arithmetic.attend_flops(chosen, heads[0]), read + written)
+            # What is random in the index keys is random in the lists.
+            file = "plain" if name == "q_outer" else name
+            whole = family("msa_prefill", file, bench.clock)
 
-            def both(t: Any = t, ids: Any = ids, attend: Any = attend, indexed: Any = indexed) -> None:
-                indexed()
-                attend.msa_attend(t["q"], t["k"], t["v"], ids, t["cu_q"], t["cu_k"], t["out"])
+            def both(t: Any = t, whole: Any = whole) -> None:
+                whole.msa_prefill(*(t[given] for given in ("q", "k", "v", "iq", "ik", "cu_q", "cu_k", "out")))
 
+            chosen = arithmetic.selected_pairs(asked, length)
             flops = arithmetic.index_flops(pairs, heads[1]) + arithmetic.attend_flops(chosen, heads[0])
-            bench.add(Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.graph(both)), flops)
+            read, written = arithmetic.attend_bytes("random", [asked], [length], *heads)
+            row = Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.graph(both))
+            row.stages = bench.clock.stages(both)
+            bench.add(row, flops, read + written - listed + codes)
         del t
         for dense_heads in dict.fromkeys((heads, M2 if heads == M3 else heads)):
             dense(bench, asked, length, dense_heads, f"dense{label}")
@@ -190,7 +199,8 @@ def dense(bench: Bench, tokens: int, keys: int, heads: tuple[int, int], what: st
             if best is None or (us is not None and us < best):
                 best, name = us, backend.name.split("_")[0].lower()
             break
-    bench.add(Row(f"{what} {name}", keys, heads=f"{heads[0]}/{heads[1]}", us=best), flops)
+    moved = 4.0 * HEAD_DIM * (tokens * heads[0] + keys * heads[1])
+    bench.add(Row(f"{what} {name}", keys, heads=f"{heads[0]}/{heads[1]}", us=best), flops, moved)
 
 
 # ------------------------------------------------------------------------------------------------------------- decode

@@ -73,9 +73,8 @@ def publish(
         text = compose(run.source(n), task, own, candidates, "")
         # By shape it has to earn its place, against the one set of parameters it would replace.
         duel = None
-        with suppress(
-            HarnessError, MachineError
-        ):  # two kernels beside the judge may be more than a device has room for
+        # Two kernels beside the judge may be more than a device has room for.
+        with suppress(HarnessError, MachineError):
             duel = measure(text, {}, PROMOTION, Rival(source=run.source(n), parameters=own))
         if duel is not None and duel.passed and promotes(list(duel.quads.values()), len(run.entries)):
             found = _measured(measure(text, {}, HEADLINE, None), f"{run.id}/{n} by shape")
