@@ -419,11 +419,11 @@ def dense_kernel(
     there, tile, q_start, len_q, k_start, len_k = dense_place(
         tl.program_id(0), cu_q_ptr, cu_k_ptr, sequences, TILE, SEQUENCES
     )
-    odd_ptr += head * tl.num_programs(0) + tl.program_id(0)
-    if not there:
-        tl.store(odd_ptr, 0)
-        return
     rows = tl.arange(0, TILE * G)
+    odd_ptrs = odd_ptr + (head * tl.num_programs(0) + tl.program_id(0)) * TILE * G + rows
+    if not there:
+        tl.store(odd_ptrs, tl.zeros((TILE * G,), tl.int8))
+        return
     d = tl.arange(0, 128)
     query = tile * TILE + rows // G
     position = len_k - len_q + query
@@ -451,7 +451,7 @@ def dense_kernel(
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(out_ptr + at_q, acc.to(tl.bfloat16), mask=live[:, None])
     # A weight of 0 makes no NaN harmless, and a key that one query of a tile sees is none of another's.
-    tl.store(odd_ptr, tl.max(tl.max((acc != acc).to(tl.int32), 1), 0))
+    tl.store(odd_ptrs, tl.max((acc != acc).to(tl.int32), 1).to(tl.int8))
 
 
 @triton.jit
@@ -461,11 +461,12 @@ def dense_again_kernel(
 ):  # fmt: skip
     """Tiles in which a NaN came out, key by key."""
     head = tl.program_id(1)
-    if tl.load(odd_ptr + head * tl.num_programs(0) + tl.program_id(0)) > 0:
+    rows = tl.arange(0, TILE * G)
+    odd = tl.load(odd_ptr + (head * tl.num_programs(0) + tl.program_id(0)) * TILE * G + rows)
+    if tl.max(odd.to(tl.int32), 0) > 0:
         there, tile, q_start, len_q, k_start, len_k = dense_place(
             tl.program_id(0), cu_q_ptr, cu_k_ptr, sequences, TILE, SEQUENCES
         )
-        rows = tl.arange(0, TILE * G)
         d = tl.arange(0, 128)
         query = tile * TILE + rows // G
         position = len_k - len_q + query
@@ -497,7 +498,7 @@ def dense_dense(q, k, v, cu_q, cu_k, out):
     HKV, sequences = k.shape[1], cu_q.shape[0] - 1
     tile = DENSE_ROWS // (HQ // HKV)
     grid = (triton.cdiv(T, tile) + sequences - 1, HKV)
-    odd = torch.empty((HKV, grid[0]), dtype=torch.int32, device=q.device)
+    odd = torch.empty((HKV, grid[0], DENSE_ROWS), dtype=torch.int8, device=q.device)
     common = {"G": HQ // HKV, "TILE": tile, "SEQUENCES": triton.next_power_of_2(sequences), "num_warps": 8}
     common["SCALE"] = 128**-0.5 * 1.4426950408889634
     dense_kernel[grid](q, k, v, cu_q, cu_k, out, odd, sequences, HKV, BLOCK_N=64, num_stages=2, **common)
