@@ -11,7 +11,7 @@ control    torch.mm in bf16, judged and, interleaved, timed by CUDA events aroun
 tolerance  how near the vendor library comes to the task's limits
 
 On the CPU the same procedure runs at small sizes; its times mean nothing and are compared with nothing. The exit code
-is 1 when a section breaks or the corpus is not judged as it should be.
+is 1 when a section breaks, the corpus is not judged as it should be, or a goal is missed on a GPU.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ def say(section: str, text: str, **row: Any) -> None:
     print(f"{section:9s} {text}", flush=True)
 
 
+def goal(section: str, what: str, value: float, limit: float, unit: str) -> None:
+    """What the judge must reach on an H200; below the limit it holds."""
+    say(section, f"goal: {what} {value:.2f} {unit}, under {limit:g}: {'holds' if value < limit else 'MISSED'}",
+        right=value < limit)  # fmt: skip
+
+
 def small(dims: dict[str, int]) -> list[Shape]:
     return [Shape(name="small", dims=dims)]
 
@@ -80,11 +86,15 @@ def control(backend: str) -> None:
             if independent:
                 truth = statistics.median(independent)
                 parts = [f"independent {truth:.1f} us"]
+                off = {}
                 for name, times in (("eager", judged), ("graph", graph)):
                     us = statistics.median(times)
-                    parts.append(f"{name} {us:.1f} us ({100 * (us / truth - 1):+.2f} %)")
+                    off[name] = 100 * (us / truth - 1)
+                    parts.append(f"{name} {us:.1f} us ({off[name]:+.2f} %)")
                 text = f"{shape.name}: {', '.join(parts)}"
                 say("control", text, judged=judged, graph=graph, independent=independent)
+                # Like with like: the independent one has no host code either.
+                goal("control", f"{shape.name}: a graph from an independent one", abs(off["graph"]), 1.0, "%")
 
 
 class Independent:
@@ -144,6 +154,7 @@ def spread(backend: str) -> None:
             apart = 100 * (max(found) / min(found) - 1)
             text = f"ratio {min(found):.4f} to {max(found):.4f} ({apart:.2f} % apart, {name})"
             say("spread", f"{shapes[0].name}: {text}, us {min(times):.2f} to {max(times):.2f}", ratios=found, us=times)
+        goal("spread", "ten verdicts of twelve quads", 100 * (max(ratios) / min(ratios) - 1), 1.0, "% apart")
 
 
 def verdicts(backend: str) -> None:
@@ -168,6 +179,8 @@ def verdicts(backend: str) -> None:
             say("verdicts", f"{name}: {judgement.status.value} in {seconds:.2f} s: {phases}", seconds=seconds)
             say("verdicts", f"  {batches}")
             show("verdicts", judgement)
+            if backend == "cuda" and name in ("warm", "wrong"):
+                goal("verdicts", f"{name}, in", seconds, 8.0 if name == "warm" else 3.0, "s")
             if name == "first":
                 say("verdicts", f"walls: {judgement.facts.get('walls')}")
 

@@ -85,6 +85,17 @@ class CudaJudge:
         self._reader, self._watcher = nvml.Nvml(self._uuid), nvml.start(self._uuid)
 
     def share(self, nbytes: int) -> tuple[Tensor, int]:
+        try:
+            return self._share(nbytes)
+        except RuntimeError as error:
+            if isinstance(error, self._torch.OutOfMemoryError):
+                raise
+            raise MachineError(
+                f"processes cannot share this GPU's memory here ({error}), and kopt measures in two of them: it needs "
+                "cuMemCreate with POSIX file descriptors, which some virtual GPUs lack; --modelled does without"
+            ) from None
+
+    def _share(self, nbytes: int) -> tuple[Tensor, int]:
         from cuda.bindings import driver
 
         prop = _properties(driver)
@@ -255,6 +266,10 @@ def _tensor(pointer: int, size: int) -> Tensor:
 
 
 def _ok(result: tuple[Any, ...]) -> Any:
+    if result[0].name == "CUDA_ERROR_OUT_OF_MEMORY":
+        import torch
+
+        raise torch.OutOfMemoryError("the CUDA driver has no memory left")
     if int(result[0]) != 0:
         raise RuntimeError(f"the CUDA driver refused: {result[0].name}")
     return result[1] if len(result) > 1 else None
