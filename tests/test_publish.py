@@ -216,17 +216,18 @@ def test_by_shape_no_name_of_the_author_is_taken(blend: Task, name: str) -> None
     assert space[name] == 1
 
 
-def test_by_shape_a_file_takes_what_was_chosen_for_that_shape_and_its_defaults_for_any_other(blend: Task) -> None:
+def test_by_shape_a_file_takes_what_was_chosen_for_that_shape_and_elsewhere_what_the_nearest_does(blend: Task) -> None:
     again = KERNEL + "\n\ndef twice(*given):\n    blend(*given)\n    blend(*given)\n"
     text = compose(again, blend, {"TILE": 32}, {"square": {"TILE": 64}}, "")
     assert list(check(text, "blend", 4)) == []
     space: dict[str, Any] = {}
     exec(text, space)
-    for m, n, k in ((64, 48, 96), (200, 16, 32)):
+    # The shapes that were measured, and two beside them.
+    for m, n, k in ((64, 48, 96), (200, 16, 32), (70, 48, 90), (150, 20, 32), (0, 48, 96)):
         space["blend"](torch.ones(m, k), torch.ones(1), torch.ones(n, k), torch.empty(m, n))
-    assert space["SEEN"] == [(64, True), (32, True)]
+    assert space["SEEN"] == [(64, True), (32, True), (64, True), (32, True), (64, True)]
     space["twice"](torch.ones(64, 96), torch.ones(1), torch.ones(48, 96), torch.empty(64, 48))
-    assert space["SEEN"][2:] == [(32, True)] * 2  # what the author calls is the author's
+    assert space["SEEN"][5:] == [(32, True)] * 2  # what the author calls is the author's
 
 
 @pytest.mark.parametrize(

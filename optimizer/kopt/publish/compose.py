@@ -18,6 +18,8 @@ TUNED = "_tuned"
 """Name of the submission's own entry where the published one chooses its parameters by shape."""
 TABLE = "CONFIGURATIONS"
 """Name of its parameters by shape."""
+NEAREST = "_nearest"
+"""Name of the function that finds those of a shape that was not measured."""
 _DROPPED = frozenset({"TUNE", "RUNG"})
 """What speaks of a search that is over."""
 
@@ -46,14 +48,14 @@ def compose(
     edits += _dropped(tree, data, at)
     if configurations:
         words = {word for node in ast.walk(tree) for word in _words(node)}
-        tuned, table = _free(TUNED, words), _free(TABLE, words)
+        tuned, table, nearest = (_free(name, words) for name in (TUNED, TABLE, NEAREST))
         edits += _renamed(tree, task.entry, tuned, data, at)
     for edit in sorted(edits, reverse=True):
         data = data[: edit.start] + edit.text.encode() + data[edit.end :]
     text = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + "\n" + data.decode().lstrip("\n")
     text = text.rstrip("\n") + "\n"
     if configurations:
-        text += _dispatch(task, entry, configurations, tuned, table)
+        text += _dispatch(task, entry, configurations, tuned, table, nearest)
     try:
         syntax.module(text)
     except SyntaxError as error:
@@ -104,25 +106,45 @@ def _renamed(tree: ast.Module, name: str, new: str, data: bytes, at: _Offsets) -
 
 
 def _dispatch(
-    task: Task, entry: ast.FunctionDef, configurations: Mapping[str, Parameters], tuned: str, table: str
+    task: Task,
+    entry: ast.FunctionDef,
+    configurations: Mapping[str, Parameters],
+    tuned: str,
+    table: str,
+    nearest: str,
 ) -> str:
+    """The entry that callers see: at a measured shape its parameters, elsewhere those of the nearest one, so that where
+    one choice gives way to another was measured on both sides."""
     dims = list(task.dims)
     places = [dimension(task, name) for name in dims]
     arguments = [a.arg for a in (*entry.args.posonlyargs, *entry.args.args)]
     # The author's names for the tensors, in the task's order.
     named = dict(zip((t.name for t in task.tensors), arguments, strict=True))
     sizes = ", ".join(f"{named[tensor]}.shape[{axis}]" for tensor, axis in places)
-    shapes = {shape.name: shape for shape in task.timing}
-    rows = []
-    for name, chosen in configurations.items():
-        key = ", ".join(str(shapes[name].dims[d]) for d in dims) + ("," if len(dims) == 1 else "")
-        rows.append(f"    ({key}): {dict(chosen)!r},  # {name}\n")
+    chosen: dict[tuple[int, ...], tuple[str, Parameters]] = {}
+    for shape in task.timing:
+        key = tuple(shape.dims[d] for d in dims)
+        if key not in chosen or shape.name in configurations:
+            chosen[key] = shape.name, configurations.get(shape.name, {})
+    rows = "".join(f"    {key!r}: {dict(of)!r},  # {name}\n" for key, (name, of) in chosen.items())
     comma = "," if len(dims) == 1 else ""
+    given = ", ".join(arguments)
     return (
-        f"\n\n# Chosen by shape, ({', '.join(dims)}); any other size takes the defaults.\n"
-        f"{table} = {{\n{''.join(rows)}}}\n\n\n"
-        f"def {task.entry}({', '.join(arguments)}):\n"
-        f"    {tuned}({', '.join(arguments)}, **{table}.get(({sizes}{comma}), {{}}))\n"
+        f"\n\n# Chosen by shape, ({', '.join(dims)}); any other takes what the nearest does, by the ratios of sizes.\n"
+        f"{table} = {{\n{rows}}}\n\n\n"
+        f"def {nearest}(sizes):\n"
+        f"    if sizes in {table}:\n"
+        f"        return {table}[sizes]\n"
+        f"    found, least = {{}}, 0.0\n"
+        f"    for known, chosen in {table}.items():\n"
+        f"        apart = 1.0\n"
+        f"        for one, other in zip(sizes, known, strict=True):\n"
+        f"            apart *= max(one, other) / max(1, min(one, other))\n"
+        f"        if not least or apart < least:\n"
+        f"            found, least = chosen, apart\n"
+        f"    return found\n\n\n"
+        f"def {task.entry}({given}):\n"
+        f"    {tuned}({given}, **{nearest}(({sizes}{comma})))\n"
     )
 
 
