@@ -54,8 +54,8 @@ def test_a_process_that_adopts_them_compiles_nothing(task: Task, tmp_path: Path)
     with Workers(cores=4) as workers:
         store = Binaries(workers, Steering(workers, tmp_path))
         store.begin(case(task), checks=True)
-        assert len(store._begun[next(iter(store._begun))]) == 2
-        with store.taken(case(task), checks=True) as cache:
+        assert len(store._begun[next(iter(store._begun))][0]) == 2
+        with store.taken(case(task), checks=True) as (cache, _):
             assert cache is not None
             made = entries(cache)
             assert made
@@ -83,10 +83,10 @@ def test_a_source_that_cannot_be_imported_leaves_nothing_and_breaks_nothing(task
     with Workers() as workers:
         store = Binaries(workers, Steering(workers, tmp_path))
         store.begin(case(task, "import nothing_of_that_name\n"), checks=True)
-        with store.taken(case(task, "import nothing_of_that_name\n"), checks=True) as cache:
+        with store.taken(case(task, "import nothing_of_that_name\n"), checks=True) as (cache, _):
             assert cache is not None
             assert not cache.exists()
-        with store.taken(case(task, "never begun"), checks=True) as cache:
+        with store.taken(case(task, "never begun"), checks=True) as (cache, _):
             assert cache is None
         store.close()
 
@@ -127,7 +127,7 @@ def test_what_was_given_out_lately_is_not_made_again(task: Task, tmp_path: Path)
         given = []
         for _ in range(2):
             store.begin(case(task), checks=True)
-            with store.taken(case(task), checks=True) as cache:
+            with store.taken(case(task), checks=True) as (cache, _):
                 given.append(cache is not None)
         assert given == [True, False]
         store.close()
@@ -141,8 +141,9 @@ def test_trials_need_no_check_shapes_and_a_later_verdict_gets_them(task: Task, t
         given = []
         for checks in (False, False, True, True, False):
             store.begin(case(wide), checks=checks)
-            with store.taken(case(wide), checks=checks) as cache:
+            with store.taken(case(wide), checks=checks) as (cache, hidden):
                 given.append(cache is not None)
+                assert len(hidden) == (wide.hidden.count if checks and cache is not None else 0)
         assert given == [True, False, True, False, False]
         store.close()
 
@@ -151,7 +152,7 @@ def test_what_is_dropped_leaves_nothing(task: Task, tmp_path: Path) -> None:
     with Workers(cores=2) as workers:
         store = Binaries(workers, Steering(workers, tmp_path))
         store.begin(case(task), checks=True)
-        futures = store._begun[next(iter(store._begun))]
+        futures, _ = store._begun[next(iter(store._begun))]
         store.drop(case(task), checks=True)
         assert store._begun == {}
         wait(futures)

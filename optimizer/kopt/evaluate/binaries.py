@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 import shutil
 import tempfile
 import threading
@@ -10,24 +12,34 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kopt.disk import writing
 from kopt.errors import KoptError
 from kopt.evaluate.stage import Case
 from kopt.evaluate.tensors import layout
 from kopt.judge import shelf
+from kopt.judge.sizing import hidden_shapes
 from kopt.records import Shape, digest
 
 if TYPE_CHECKING:
     from kopt.evaluate.steering import Steering
     from kopt.evaluate.workers import Workers
 
+DEADLINE = 120.0
+"""Seconds for one source at one parameter point. What is compiled by then is used."""
+
 _Key = tuple[str, bool]
 """A source at some parameters for a target; with the check shapes, or without them."""
 
-DEADLINE = 120.0
-"""Seconds for one source at one parameter point. What is compiled by then is used."""
+
+class Made(NamedTuple):
+    """Binaries of a source for one verdict."""
+
+    cache: Path | None
+    """Triton's; None where a judge has it already."""
+    hidden: tuple[Shape, ...]
+    """Ragged check shapes that it has binaries for."""
 
 
 class Binaries:
@@ -41,42 +53,46 @@ class Binaries:
         self._store.chmod(0o711)
         self._pool = ThreadPoolExecutor(workers.cores, thread_name_prefix="binaries")
         self._lock = threading.Lock()
-        self._begun: dict[_Key, list[Future[Path]]] = {}
+        self._begun: dict[_Key, tuple[list[Future[Path]], list[Shape]]] = {}
         self._given: deque[_Key] = deque(maxlen=shelf.KEPT // 2)
 
     def begin(self, case: Case, *, checks: bool) -> None:
         """Compile what the case launches at the shapes that a judge will time, and at those that it checks, in several
         processes; unless it was given out lately: a judge keeps what it gets for a while.
+
+        The ragged shapes among the checks are drawn here, for this verdict: nothing on a GPU waits for a compiler.
         """
         key = _key(case, checks)
-        shapes = (*case.task.timing, *(case.task.check_gpu if checks else ()))
+        hidden = hidden_shapes(case.task, random.Random(secrets.randbits(64))) if checks else []
+        shapes = (*case.task.timing, *(case.task.check_gpu if checks else ()), *hidden)
         jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
             given = key in self._given or _key(case, checks=True) in self._given
             if key not in self._begun and not given:
-                self._begun[key] = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
+                futures = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
+                self._begun[key] = futures, hidden
 
     def drop(self, case: Case, *, checks: bool) -> None:
         """What was begun will not be asked for."""
         with self._lock:
-            futures = self._begun.pop(_key(case, checks), [])
+            futures, _ = self._begun.pop(_key(case, checks), ([], []))
         for future in futures:
             if not future.cancel():
                 future.add_done_callback(_remove)
 
     @contextmanager
-    def taken(self, case: Case, *, checks: bool) -> Iterator[Path | None]:
-        """The Triton cache that came of it, waited for, and None a second time; gone afterwards: judges keep a copy."""
+    def taken(self, case: Case, *, checks: bool) -> Iterator[Made]:
+        """What came of it, waited for, and nothing a second time; gone afterwards: judges keep a copy."""
         key = _key(case, checks)
         with self._lock:
-            futures = self._begun.pop(key, [])
+            futures, hidden = self._begun.pop(key, ([], []))
             if futures:
                 self._given.append(key)
         folders = [future.result() for future in futures]
         try:
             for other in folders[1:]:
                 shelf.copy(other / shelf.CACHE, folders[0] / shelf.CACHE)
-            yield folders[0] / shelf.CACHE if folders else None
+            yield Made(folders[0] / shelf.CACHE if folders else None, tuple(hidden))
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -258,8 +258,8 @@ class Evaluator:
         made = Binaries(self.workers, self._steering)
         try:
             made.begin(case, checks=True)
-            with made.taken(case, checks=True) as cache:
-                yield cache
+            with made.taken(case, checks=True) as found:
+                yield found.cache
         finally:
             made.close()
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kopt.errors import KoptError
-from kopt.evaluate.binaries import Binaries
+from kopt.evaluate.binaries import Binaries, Made
 from kopt.evaluate.stage import Case, Earlier
 from kopt.judge import SCREENING, Judge, Plan, Rival
 from kopt.judge.plan import Regime
@@ -72,10 +72,10 @@ class Measure:
         """
         regime: Regime = case.task.regimes[0]
         with ExitStack() as stack:
-            binaries = self._cache(stack, case, plan)
+            made = self._made(stack, case, plan)
             if rival is not None and rival.source is not None:
                 theirs = replace(case, source=rival.source, parameters=rival.parameters)
-                rival = rival.model_copy(update={"binaries": self._cache(stack, theirs, plan)})
+                rival = rival.model_copy(update={"binaries": self._made(stack, theirs, plan).cache})
             stack.enter_context(self._lock)
             started = time.perf_counter()
             judged = self._judge.measure(
@@ -85,7 +85,8 @@ class Measure:
                 regime,
                 plan,
                 rival=rival,
-                binaries=binaries,
+                binaries=made.cache,
+                hidden=made.hidden,
                 material=material(earlier) if plan.replay else None,
             )
         passed = judged.status is Status.PASSED
@@ -101,9 +102,9 @@ class Measure:
             artifacts={"measurements": judged.measurements},
         )
 
-    def _cache(self, stack: ExitStack, case: Case, plan: Plan) -> Path | None:
+    def _made(self, stack: ExitStack, case: Case, plan: Plan) -> Made:
         if self._binaries is None:
-            return None
+            return Made(None, ())
         self._binaries.begin(case, checks=plan.check)
         return stack.enter_context(self._binaries.taken(case, checks=plan.check))
 

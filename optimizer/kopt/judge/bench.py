@@ -62,6 +62,7 @@ class Bench:
         rival: Rival | None,
         binaries: Path | None = None,
         material: Material | None = None,
+        hidden: Sequence[Shape] = (),
     ) -> Judgement:
         """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke.
 
@@ -72,7 +73,7 @@ class Bench:
         self._keep(source, parameters, binaries)
         if rival.source is not None:
             self._keep(rival.source, rival.parameters, rival.binaries)
-        job = Job(self, task, source, parameters, list(shapes), regime, plan, product, rival, started, material)
+        job = Job(self, task, source, parameters, list(shapes), regime, plan, product, rival, started, material, hidden)
         try:
             with job:
                 job.run()

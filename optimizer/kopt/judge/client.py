@@ -82,12 +82,14 @@ class Judge:
         rival: Rival | None = None,
         binaries: Path | None = None,
         material: Material | None = None,
+        hidden: Sequence[Shape] = (),
     ) -> Judgement:
         """Check and time one source; against the task's baseline, or against `rival`.
 
         `binaries` is a Triton cache that this very source has filled (see judge/binaries.py), for this
         verdict and later ones. `material` is what its trace recorded: with it, its launches are timed without its host
-        code too.
+        code too. `hidden` are the ragged shapes of the checks, drawn for this verdict and compiled already; without
+        them the judge draws its own.
 
         Whatever the candidate does is a Judgement. MachineError when the device is not fit, HarnessError when a judge
         broke twice in a row.
@@ -103,6 +105,7 @@ class Judge:
             "target": self.target.key if self.target else None,
             "rival": rival.model_dump(mode="json") if rival else None,
             "binaries": str(binaries) if binaries else None,
+            "hidden": [s.model_dump(mode="json") for s in hidden],
             "material": material.model_dump(mode="json") if material else None,
         }
         for attempt in (1, 2):

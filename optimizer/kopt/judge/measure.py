@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from statistics import median
 from types import ModuleType
@@ -63,6 +64,7 @@ class Job:
         rival: Rival,
         started: float,
         material: Material | None = None,
+        hidden: Sequence[Shape] = (),
     ) -> None:
         self._bench, self._task, self._shapes, self._regime, self._plan = bench, task, shapes, regime, plan
         self._backend = bench.backend
@@ -72,6 +74,7 @@ class Job:
         self._batch_us = plan.batch_us or BATCH_US[regime]
         self._crew = Crew(bench, task)
         self._batches = Batches(bench.backend, task, self._crew, regime, plan, started=started)
+        self._hidden = list(hidden)
         self._checks = self._check_list() if plan.check else []
         # A point of a source that was compared whole need not be, where that takes seconds.
         self._closely: Look = "whole" if plan.accuracy else "sample"
@@ -171,7 +174,7 @@ class Job:
         # knows no others would pass.
         shapes: list[Shape] = list((self._backend.measures and task.check_gpu) or task.check_cpu)
         if self._backend.measures:
-            shapes += hidden_shapes(task, random.Random(secrets.randbits(64)))
+            shapes += self._hidden or hidden_shapes(task, random.Random(secrets.randbits(64)))
         checks = [(shape, family) for shape in shapes for family in task.families_for(shape)]
         exact = task.tolerance.exact_inputs[:1]
         return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]

@@ -94,6 +94,7 @@ def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
         Rival.model_validate(request["rival"]) if request["rival"] else None,
         Path(request["binaries"]) if request["binaries"] else None,
         Material.model_validate(request["material"]) if request["material"] else None,
+        [Shape.model_validate(s) for s in request["hidden"]],
     )
     return {"judgement": judgement.model_dump(mode="json")}
 
