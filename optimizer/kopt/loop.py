@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,7 +176,7 @@ def _go(
     with journal.Journal(folder / journal.FILE) as log:
         run = Run.load(folder)
         session = Session(
-            run, log, evaluator.task, evaluator, budget, [observer] if observer else [], *_reserve(evaluator, budget)
+            run, log, evaluator.task, evaluator, budget, [observer] if observer else [], _reserve(evaluator, budget)
         )
         session.began(kopt=kopt.__version__, toolchain=evaluator.toolchain.model_dump())
         try:
@@ -187,8 +187,9 @@ def _go(
         return run
 
 
-def _reserve(evaluator: Evaluator, budget: Budget) -> list[finale.Reserve]:
-    return [finale.Reserve(budget, len(evaluator.task.timing))] if evaluator.evidence is Evidence.MEASURED else []
+def _reserve(evaluator: Evaluator, budget: Budget) -> Callable[[Run], float]:
+    measured = evaluator.evidence is Evidence.MEASURED
+    return finale.Reserve(budget, len(evaluator.task.timing)) if measured else lambda run: 0.0
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,15 +162,24 @@ def test_what_is_dropped_leaves_nothing(task: Task, tmp_path: Path) -> None:
         store.close()
 
 
+class Noted(Binaries):
+    """Remembers what was begun: each with the check shapes, or without."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.asked: list[bool] = []
+
+    def begin(self, case: Case, *, checks: bool) -> None:
+        self.asked.append(checks)
+        super().begin(case, checks=checks)
+
+
 def test_of_a_trial_that_gets_no_further_than_its_prediction_nothing_is_left() -> None:
     source = (Path(__file__).parents[1] / "attacks" / "guilty" / "E4_few_tiles_when_timed.py").read_text()
     with Evaluator("fp8_gemm") as evaluator:
-        evaluator._binaries = store = Binaries(evaluator.workers, evaluator._steering)
+        evaluator._binaries = store = Noted(evaluator.workers, evaluator._steering)
         submission = Submission(n=1, sha=digest(source, {}), origin="user")
-        made = []
-        begin = store.begin
-        store.begin = lambda case, *, checks: (made.append(checks), begin(case, checks=checks))[1]  # type: ignore[method-assign]
         trial = evaluator.try_parameters(submission, source, {}, 1)
         assert {finding.rule for finding in trial.findings} == {"predict.work"}
-        assert made == [False]
+        assert store.asked == [False]
         assert store._begun == {}

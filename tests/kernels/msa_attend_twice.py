@@ -6,7 +6,6 @@ results, and whether the others are the same bits as without.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -16,18 +15,10 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+from families import load
 
 from kopt.evaluate.worker import rounding
 from kopt.msa import reference, selection
-
-
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def weighed(q: Any, k: Any, v: Any, ids: Any, cu: Any, times: int) -> Any:

@@ -6,15 +6,16 @@ MAXIMA, length and kind of scores; "calls", by parameters, how far a call over 1
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import families
 import torch
 import triton
 import triton.language as tl
@@ -37,12 +38,7 @@ KINDS = {
 def load(path: str) -> Any:
     rounding.install()
     torch.cuda.get_device_properties = lambda device: SimpleNamespace(multi_processor_count=132)
-    spec = importlib.util.spec_from_file_location("split_k", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return families.load(Path(path))
 
 
 split_k = load(sys.argv[1])

@@ -6,7 +6,6 @@ largest error of these, in units of what is there on average.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -16,20 +15,12 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+from families import load
 
 from kopt.evaluate.worker import rounding
 from kopt.msa import reference, selection
 
 KEYS, TOKENS, AT = 134, 10, 130
-
-
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def one(entry: Any, name: str, value: float) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import further, load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
 
@@ -33,11 +33,6 @@ def tensors() -> Tensors:
     }
 
 
-def shifted(tensor: torch.Tensor) -> torch.Tensor:
-    """The same sizes, two or four bytes further on."""
-    return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
-
-
 WRONG = {
     "q in fp16": ("q", lambda t: t["q"].half(), "q: .*dtype"),
     "ids in int64": ("ids", lambda t: t["ids"].long(), "ids: .*dtype"),
@@ -53,19 +48,14 @@ WRONG = {
     "q without its token dimension": ("q", lambda t: t["q"][0], "q: .*dimensions"),
     "k not contiguous": ("k", lambda t: torch.zeros(200, 2, 128, dtype=torch.bfloat16)[:, :1], "k: .*contiguous"),
     "out not contiguous": ("out", lambda t: t["out"].transpose(0, 1).contiguous().transpose(0, 1), "out: .*contiguous"),
-    "q not aligned": ("q", lambda t: shifted(t["q"]), "q: .*align"),
-    "v not aligned": ("v", lambda t: shifted(t["v"]), "v: .*align"),
+    "q not aligned": ("q", lambda t: further(t["q"]), "q: .*align"),
+    "v not aligned": ("v", lambda t: further(t["v"]), "v: .*align"),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda path: path.stem)
 def family(request: pytest.FixtureRequest) -> Any:
-    spec = importlib.util.spec_from_file_location(f"_family_{request.param.stem}", request.param)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(request.param)
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from families import further, gaps, load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
 
@@ -43,15 +43,6 @@ def tensors(task: str) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in SIZES[task].items()}
 
 
-def further(tensor: torch.Tensor) -> torch.Tensor:
-    """The same sizes, one element further on."""
-    return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
-
-
-def gaps(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.zeros((*tensor.shape, 2), dtype=tensor.dtype)[..., 0]
-
-
 def longer(tensor: torch.Tensor) -> torch.Tensor:
     return torch.zeros((*tensor.shape[:-1], tensor.shape[-1] + 1), dtype=tensor.dtype)
 
@@ -68,12 +59,7 @@ WRONG = {
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: f"{family[0]}-{family[1].stem}")
 def family(request: pytest.FixtureRequest) -> tuple[str, Any]:
     task, path = request.param
-    spec = importlib.util.spec_from_file_location(f"_family_{task}_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return task, getattr(module, task)
+    return task, getattr(load(path), task)
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import further, gaps, load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
 
@@ -34,15 +34,6 @@ def tensors(keys: int) -> Tensors:
     }
 
 
-def gaps(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.zeros((*tensor.shape, 2), dtype=tensor.dtype)[..., 0]
-
-
-def further(tensor: torch.Tensor) -> torch.Tensor:
-    """The same sizes, one element further on."""
-    return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
-
-
 WRONG = {
     "dtype": lambda t: t.to(torch.float64),
     "sizes|sequence": lambda t: t[:0],
@@ -54,12 +45,7 @@ WRONG = {
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda path: path.stem)
 def family(request: pytest.FixtureRequest) -> Any:
-    spec = importlib.util.spec_from_file_location(f"_prefill_{request.param.stem}", request.param)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.msa_prefill
+    return load(request.param).msa_prefill
 
 
 @pytest.mark.parametrize("keys", [300, 2200], ids=["dense", "sparse"])

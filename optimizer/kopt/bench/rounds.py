@@ -7,12 +7,12 @@ library is taken within seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from kopt.bench.entries import BASELINE, Entry
 from kopt.evaluate import hooks
+from kopt.evaluate.binaries import Made
 from kopt.judge import Judge, Judgement, Plan
 from kopt.judge.plan import Regime
 from kopt.judge.replay import Material
@@ -53,12 +53,12 @@ def bench(
     rounds: int,
     on_step: Callable[[int, str], None] = lambda number, label: None,
     materials: Mapping[str, Material | None] | None = None,
-    binaries: Mapping[str, Path | None] | None = None,
+    binaries: Mapping[str, Made] | None = None,
 ) -> list[Row]:
     """Rows by kernel and shape, the vendor library's last. A kernel that fails is left out of later rounds.
 
     `materials` are what traces recorded, by label: their launches are replayed for the time of the device alone.
-    `binaries` are Triton caches, by label, with what they launch.
+    `binaries` are what they launch, by label.
     """
     judged: dict[str, list[Judgement]] = {c.label: [] for c in contestants}
     out = {c.label for c in contestants if c.refused}
@@ -72,10 +72,11 @@ def bench(
             once = {"check": False, "graph": False, "agreement": False, "replay": False, "accuracy": False}
             step = plan if number == 0 else plan.model_copy(update=once)
             recorded = (materials or {}).get(entry.label)
-            cache = (binaries or {}).get(entry.label)
+            made = (binaries or {}).get(entry.label, Made(None, ()))
             found = judge.measure(
-                entry.source, entry.parameters, shapes, regime, step, material=recorded, binaries=cache
-            )
+                entry.source, entry.parameters, shapes, regime, step,
+                material=recorded, binaries=made.cache, hidden=made.hidden,
+            )  # fmt: skip
             judged[entry.label].append(found)
             if found.status is not Status.PASSED:
                 out.add(entry.label)

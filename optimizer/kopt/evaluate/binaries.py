@@ -63,12 +63,12 @@ class Binaries:
         The ragged shapes among the checks are drawn here, for this verdict: nothing on a GPU waits for a compiler.
         """
         key = _key(case, checks)
-        hidden = hidden_shapes(case.task, random.Random(secrets.randbits(64))) if checks else []
-        shapes = (*case.task.timing, *(case.task.check_gpu if checks else ()), *hidden)
-        jobs = max(1, min(len(shapes), self._workers.cores // 2))
         with self._lock:
             given = key in self._given or _key(case, checks=True) in self._given
             if key not in self._begun and not given:
+                hidden = hidden_shapes(case.task, random.Random(secrets.randbits(64))) if checks else []
+                shapes = (*case.task.timing, *(case.task.check_gpu if checks else ()), *hidden)
+                jobs = max(1, min(len(shapes), self._workers.cores // 2))
                 futures = [self._pool.submit(self._make, case, shapes[n::jobs]) for n in range(jobs)]
                 self._begun[key] = futures, hidden
 

@@ -19,6 +19,7 @@ from kopt import content
 from kopt.disk import writing
 from kopt.errors import HarnessError, UsageError
 from kopt.evaluate import VERSION, measure, outcome
+from kopt.evaluate.binaries import Binaries, Made
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.policy import Policy
 from kopt.evaluate.score import outclassed, score, sure
@@ -42,7 +43,6 @@ from kopt.records import (
 )
 
 if TYPE_CHECKING:
-    from kopt.evaluate.binaries import Binaries
     from kopt.evaluate.sass import Instruction
     from kopt.judge.replay import Material
     from kopt.profile import Profile
@@ -82,7 +82,6 @@ class Evaluator:
         self.target = product(target)
         self.seed = seed
         # Here and not at the top: the workers' module is not needed to read a verdict, and does not exist on macOS.
-        from kopt.evaluate.binaries import Binaries
         from kopt.evaluate.numerics import Numerics
         from kopt.evaluate.predict.stage import Predict
         from kopt.evaluate.steering import Steering
@@ -188,8 +187,6 @@ class Evaluator:
                 if self._binaries is not None:
                     self._binaries.drop(case, checks=measure.GLANCE.check)
                 return trial.model_copy(update={"pruned": why, "seconds": time.perf_counter() - started})
-            if self._binaries is not None:
-                self._binaries.begin(case, checks=measure.GLANCE.check)
             results.append(self._measure.measure(case, measure.GLANCE))
         return self._scored(trial, results, started)
 
@@ -250,16 +247,14 @@ class Evaluator:
         return measure.material({"trace": self._trace.run(case, {})})
 
     @contextmanager
-    def binaries(self, source: str, parameters: Parameters | None = None) -> Iterator[Path | None]:
-        """A Triton cache with what a source launches at the timing shapes, for a judge that is not this evaluator's."""
-        from kopt.evaluate.binaries import Binaries
-
+    def binaries(self, source: str, parameters: Parameters | None = None) -> Iterator[Made]:
+        """What a source launches, checks included, for a judge that is not this evaluator's."""
         case = self._case(_loose(source, parameters or {}), source)
         made = Binaries(self.workers, self._steering)
         try:
             made.begin(case, checks=True)
             with made.taken(case, checks=True) as found:
-                yield found.cache
+                yield found
         finally:
             made.close()
 

@@ -74,8 +74,7 @@ class Job:
         self._batch_us = plan.batch_us or BATCH_US[regime]
         self._crew = Crew(bench, task)
         self._batches = Batches(bench.backend, task, self._crew, regime, plan, started=started)
-        self._hidden = list(hidden)
-        self._checks = self._check_list() if plan.check else []
+        self._checks = self._check_list(hidden) if plan.check else []
         # A point of a source that was compared whole need not be, where that takes seconds.
         self._closely: Look = "whole" if plan.accuracy else "sample"
         self.findings: list[Finding] = []
@@ -167,14 +166,14 @@ class Job:
                 raise Rejected(finding)
             self.findings += [finding] if finding else []
 
-    def _check_list(self) -> list[tuple[Shape, str]]:
+    def _check_list(self, hidden: Sequence[Shape]) -> list[tuple[Shape, str]]:
         """Small and ragged shapes first: most of what is wrong is wrong there already, and cheaply found."""
         task = self._task
         # A task that names none for a GPU is checked there at those for the CPU: at the timed ones alone, a kernel that
         # knows no others would pass.
         shapes: list[Shape] = list((self._backend.measures and task.check_gpu) or task.check_cpu)
         if self._backend.measures:
-            shapes += self._hidden or hidden_shapes(task, random.Random(secrets.randbits(64)))
+            shapes += hidden or hidden_shapes(task, random.Random(secrets.randbits(64)))
         checks = [(shape, family) for shape in shapes for family in task.families_for(shape)]
         exact = task.tolerance.exact_inputs[:1]
         return checks + [(shape, family) for shape in self._shapes for family in exact if self._backend.measures]
@@ -249,8 +248,8 @@ class Job:
         # nobody can tell from the others, where the vendor's exactness is asked for too.
         self._batches.ask(arm, deck.deal(1), first=True, look="slices" if self._plan.accuracy else self._closely)
         few, captured = min(4, series.sizes.slots), self._batches.captured
-        # What is only to say how long a batch should be may use operands twice.
-        # Twice: a host that stalls makes calls look long, and batches of few are mostly what launching them takes.
+        # What is only to say how long a batch should be may use operands again; and twice, since a host that stalls
+        # makes few calls look long.
         us = min(self._us(arm, series, few) for _ in range(2))
         count = self._count(series, us)
         if captured and count > few:
