@@ -1,6 +1,6 @@
 """Whether the judge's numbers are true: against an independent clock, against themselves, against kernels that cheat.
 
-    python bench/judge.py [--backend cuda|cpu] [--only spread,verdicts,...] [--json FILE]
+    python bench/judge.py [--backend cuda|cpu] [--gpu N] [--only spread,verdicts,...] [--json FILE]
 
 spread     the vendor library against itself, ten verdicts of a contest's twelve quads: how far do the ratios lie apart?
 verdicts   seconds to a verdict, and the table of one for the vendor library at all timing shapes
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -34,10 +35,13 @@ from judge import kernels  # noqa: E402
 from kopt import content  # noqa: E402
 from kopt.audit import Audit, Result, score  # noqa: E402
 from kopt.judge import SCREENING, Judge, Judgement, Plan  # noqa: E402
+from kopt.machine.choose import choose
 from kopt.machine.detect import detect  # noqa: E402
 from kopt.records import Shape, Status  # noqa: E402
 
 RESULTS: dict[str, Any] = {}
+DEVICE = ""
+"""UUID of the GPU that everything is measured on."""
 MM = "import torch\n\ndef bf16_mm(a, b, out):\n    torch.mm(a, b.T, out=out)\n"
 VENDOR = (
     "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
@@ -67,7 +71,7 @@ def control(backend: str) -> None:
         if backend == "cuda"
         else Plan(quads=1, check=False, batch_us=2000, idle_s=0)
     )
-    with Judge(task, backend) as judge:
+    with Judge(task, backend, device=DEVICE) as judge:
         for shape in task.timing if backend == "cuda" else small({"M": 64, "N": 64, "K": 64}):
             judged, graph, independent = [], [], []
             clock = None
@@ -135,7 +139,7 @@ def spread(backend: str) -> None:
     if backend == "cpu":
         plan = plan.model_copy(update={"batch_us": 2000.0, "idle_s": 0.0, "quads": 1})
     ratios, times, screened = [], [], []
-    with Judge(task, backend) as judge:
+    with Judge(task, backend, device=DEVICE) as judge:
         for _ in range(10 if backend == "cuda" else 2):
             judgement = judge.measure(VENDOR, shapes=shapes, plan=plan)
             if judgement.status is not Status.PASSED:
@@ -163,7 +167,7 @@ def verdicts(backend: str) -> None:
     plan = SCREENING if backend == "cuda" else Plan(quads=1, batch_us=2000.0, idle_s=0.0)
     shapes = None if backend == "cuda" else small({"M": 64, "N": 64, "K": 64})
     unchecked = plan.model_copy(update={"check": False})
-    with Judge(task, backend) as judge:
+    with Judge(task, backend, device=DEVICE) as judge:
         asked = (
             ("first", VENDOR, plan),
             ("warm", VENDOR, plan),
@@ -194,7 +198,7 @@ def sustained(backend: str) -> None:
     if backend == "cpu":
         say("sustained", "not on the CPU")
         return
-    with Judge(task, backend) as judge:
+    with Judge(task, backend, device=DEVICE) as judge:
         plan = Plan(quads=2, check=False, graph=False)
         judgement = judge.measure(VENDOR, shapes=task.timing[:2], regime="sustained", plan=plan)
         say("sustained", f"{judgement.status.value} in {judgement.seconds:.1f} s")
@@ -207,7 +211,7 @@ def families(backend: str) -> None:
     if backend == "cpu":
         say("families", "not on the CPU")
         return
-    with Judge(task, backend) as judge:
+    with Judge(task, backend, device=DEVICE) as judge:
         for path in sorted((ROOT / "kernels" / task.name).glob("*.py")):
             judgement = judge.measure(path.read_text(), plan=Plan(quads=1, check=False, graph=False, agreement=False))
             say("families", f"{path.stem}: {judgement.status.value} in {judgement.seconds:.1f} s")
@@ -242,14 +246,13 @@ def tolerance(backend: str) -> None:
 
 
 def corpus(backend: str) -> None:
-    place = detect().gpus[0] if backend == "cuda" else None
-    with Audit(ROOT / "tests/attacks", ROOT, backend, place.uuid if place else "") as audit:
+    with Audit(ROOT / "tests/attacks", ROOT, backend, DEVICE) as audit:
         results = audit.run([i for i in audit.items if i.stage in ("policy", "measure")], line)
     task = content.read_task(ROOT / "tests/judge/tasks/blend")
     if backend == "cuda":
         big = [Shape(name="big", dims={"M": 2048, "N": 2048, "K": 1024})]
         plan = Plan(quads=1, batch_us=5000.0, idle_s=0.01, check=False, graph=False, most_calls=24)
-        with Judge(task, backend) as judge:
+        with Judge(task, backend, device=DEVICE) as judge:
             for name, source in (("takes all memory", GREEDY), ("after that, plain", kernels.PLAIN)):
                 judgement = judge.measure(source, shapes=big, plan=plan)
                 say("corpus", f"{name}: {judgement.status.value}", **dump(judgement))
@@ -297,9 +300,13 @@ SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, corpu
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--gpu", help="index or UUID; default: the first")
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.backend == "cuda":
+        global DEVICE
+        os.environ["CUDA_VISIBLE_DEVICES"] = DEVICE = choose(None, args.gpu).gpu or ""
     broken = False
     for name in args.only.split(","):
         began = time.monotonic()

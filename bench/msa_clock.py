@@ -84,16 +84,19 @@ class Clock:
         return {stage: median(times) for stage, times in found.items()}
 
     def call(self, function: Callable[[], object], repeats: int = 20) -> float | None:
-        """Median microseconds of a call, L2 flushed before each; None in a rehearsal, where it is called once."""
+        """Median microseconds of a call, L2 flushed before each; None in a rehearsal, where it is called once.
+
+        What flushes is read, not written: lines still to be written back would be traffic in the time of the call.
+        """
         if not self.gpu:
             function()
             return None
         import torch
 
-        flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+        flush = torch.zeros(64 << 20, dtype=torch.int32, device="cuda")
         times: list[float] = []
         for turn in range(repeats + 3):
-            flush.zero_()
+            flush.amax()
             start, end = _events()
             start.record()
             function()

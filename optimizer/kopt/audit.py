@@ -114,13 +114,15 @@ class Audit:
         self.items, self._tasks = corpus(folder)
         self._root, self._backend, self._gpu, self._target = root, backend, gpu, target
         self._stack = ExitStack()
-        self._judges: dict[str, Judge] = {}
+        self._judge: tuple[str, Judge] | None = None
         self._evaluators: dict[str, Evaluator] = {}
 
     def __enter__(self) -> Audit:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._judge is not None:
+            self._judge[1].close()
         self._stack.close()
 
     def skipped(self, item: Item) -> bool:
@@ -169,8 +171,7 @@ class Audit:
         return "", None, True
 
     def _measured(self, item: Item, task: Task, source: str) -> Judgement:
-        if task.name not in self._judges:
-            self._judges[task.name] = self._stack.enter_context(Judge(task, self._backend, device=self._gpu))
+        judge = self._judge_of(task)
         plan, shapes = PLANS[self._backend], task.timing
         if self._backend == "cuda":
             shapes = (Shape(name="big", dims=dict.fromkeys(task.dims, BIG)),)
@@ -178,7 +179,15 @@ class Audit:
                 plan = plan.model_copy(update={"call_seconds": 5.0})
         quads = max(plan.quads, item.processes, item.quads)
         plan = plan.model_copy(update={"check": item.checks, "processes": item.processes, "quads": quads})
-        return self._judges[task.name].measure(source, shapes=shapes, plan=plan)
+        return judge.measure(source, shapes=shapes, plan=plan)
+
+    def _judge_of(self, task: Task) -> Judge:
+        """The judge of one task at a time: each holds the device."""
+        if self._judge is None or self._judge[0] != task.name:
+            if self._judge is not None:
+                self._judge[1].close()
+            self._judge = task.name, Judge(task, self._backend, device=self._gpu)
+        return self._judge[1]
 
     def _traced(self, item: Item, task: Task, source: str) -> Iterator[tuple[str, Finding | None]]:
         if task.name not in self._evaluators:
