@@ -35,8 +35,7 @@ from judge import kernels  # noqa: E402
 from kopt import content  # noqa: E402
 from kopt.audit import Audit, Result, score  # noqa: E402
 from kopt.judge import SCREENING, Judge, Judgement, Plan  # noqa: E402
-from kopt.machine.choose import choose
-from kopt.machine.detect import detect  # noqa: E402
+from kopt.machine.choose import choose  # noqa: E402
 from kopt.records import Shape, Status  # noqa: E402
 
 RESULTS: dict[str, Any] = {}
