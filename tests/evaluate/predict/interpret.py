@@ -119,7 +119,7 @@ def count(mode: str) -> Run:
         self: Tally, buffer: Any, direction: str, feed: str, nbytes: int, most: int, ids: Any, unknown: bool = False
     ) -> None:
         access(self, buffer, direction, feed, nbytes, most, ids, unknown)
-        if ids.size and buffer.name in named:
+        if ids.size and buffer is not None and buffer.name in named:
             lines = (ids >> 2).astype(np.int64) - (buffer.base >> 7)
             add(seen, f"{builder.grid_idx} {buffer.name} {direction}", nbytes, lines)
 
@@ -128,7 +128,7 @@ def count(mode: str) -> Run:
         arguments = recorder.arguments(fn, bound)
         programs = dims[0] * dims[1] * dims[2]
         tallies = [recorder.program(fn, arguments, dims, i, Depth(mode)) for i in range(programs)]
-        return summary(programs, tallies, [], {"programs": 0, "of": 0, "reuse": {}})
+        return {**summary(programs, tallies, [], {"programs": 0, "of": 0, "reuse": {}}), "effort": 0.0}
 
     def run(request: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
         seen.clear()

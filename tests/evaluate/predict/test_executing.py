@@ -65,21 +65,38 @@ def test_beyond_the_budget_nothing_is_run() -> None:
     assert any("depends on data" in warning for warning in last["counts"]["warnings"])
 
 
-def test_sampled_work_of_an_uneven_launch_is_close_to_all_of_it() -> None:
-    tokens, blocks, cap = 256, 24, 64
-    # Block 0 for everybody, and three of a slowly moving dozen: rows of very different length.
-    ids = [sorted({0, (i // 9) % 12 + 8, (i * 7) % 11 + 1, 23}) for i in range(tokens)]
+def test_where_a_budget_ends_is_no_question_of_time() -> None:
+    # Six launches of some 0.3 s: this ends within them. Twice on a busy machine, and nothing differs.
+    first, second = (
+        [launch["counts"] for launch in counted([uneven(64)], seconds=0.05)["rows"]["launches"]] for _ in range(2)
+    )
+    assert any(counts.get("hurried") for counts in first)
+    assert first == second
+
+
+TOKENS, BLOCKS = 256, 24
+# Block 0 for everybody, and three of a slowly moving dozen: rows of very different length.
+LISTS = [sorted({0, (i // 9) % 12 + 8, (i * 7) % 11 + 1, 23}) for i in range(TOKENS)]
+
+
+def uneven(cap: int) -> Any:
+    tokens, blocks = TOKENS, BLOCKS
     tensors: list[Any] = [
         ["q", "bfloat16", [tokens, 16, 128]],
         *([name, "bfloat16", [blocks * 128 + tokens, 1, 128]] for name in ("k", "v")),
-        ["ids", "int32", [1, tokens, 16], [[row + [-1] * (16 - len(row)) for row in ids]]],
+        ["ids", "int32", [1, tokens, 16], [[row + [-1] * (16 - len(row)) for row in LISTS]]],
         ["cu_q", "int32", [2], [0, tokens]],
         ["cu_k", "int32", [2], [0, blocks * 128 + tokens]],
         ["out", "bfloat16", [tokens, 16, 128]],
     ]
-    launches = counted([request("rows", "msa_attend", tensors, KV_OUTER, ROWS=128, CAP=cap)])["rows"]["launches"]
+    return request("rows", "msa_attend", tensors, KV_OUTER, ROWS=128, CAP=cap)
+
+
+def test_sampled_work_of_an_uneven_launch_is_close_to_all_of_it() -> None:
+    cap = 64
+    launches = counted([uneven(cap)])["rows"]["launches"]
     partial = next(launch["counts"] for launch in launches if launch["name"] == "partial_kernel")
     done = partial["programs"] * sum(m["count"] for loop in partial["loops"] for m in loop["mma"])
-    rows = [sum(block in row for row in ids) for block in range(blocks)]
+    rows = [sum(block in row for row in LISTS) for block in range(BLOCKS)]
     tiles = sum(-(-min(cap, row - at) // 8) for row in rows for at in range(0, row, cap))
     assert done == pytest.approx(2 * tiles, rel=0.03)

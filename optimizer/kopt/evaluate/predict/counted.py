@@ -103,6 +103,8 @@ class CountedLaunch(Record):
     window: Window = Window()
     complete: bool = True
     """Every iteration of every sampled program was run."""
+    effort: Amount = 0.0
+    """Seconds that counting it takes as a rule."""
     hurried: bool = False
     """The budget was spent before all programs that should be sampled were."""
     warnings: Names = ()

@@ -33,7 +33,7 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 def run(payload: dict[str, Any], folder: Path, ask: Ask) -> dict[str, Any]:
     """payload: file, entry, parameters, target (fields of Product), kernels = {name: {occupancy, warps, stages}},
-    seconds (of the processor, for one launch).
+    seconds (of effort, for one launch).
 
     Asks {"next": how many it has done} until {"shape"} is null; a shape is {name, tensors (layouts in the order of the
     arguments), values = {tensor: file}}. `values` name files with the bytes of the tensors whose content is real, and

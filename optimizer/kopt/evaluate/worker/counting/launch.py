@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +48,7 @@ class Target:
     kernels: Mapping[str, Mapping[str, int]]
     """Compiled kernels by name: occupancy (blocks per SM), warps, stages."""
     seconds: float
-    """Budget for one launch."""
+    """Budget for one launch, in seconds of effort."""
 
     def resident(self, kernel: str) -> int:
         """Programs that run at the same time. Two blocks per SM are enough to see what neighbours share."""
@@ -75,6 +74,8 @@ class Recorder:
         self.tape = tape
         self.known = known
         self.name_of = name_of
+        self.effort = 0.0
+        """Of everything counted so far, in seconds."""
         self.begin()
         recorder = self
 
@@ -117,9 +118,8 @@ class Recorder:
             counted = self.execute(fn, dims, bound)
             computed = counted is not None
         if counted is None:
-            started = time.process_time()
             counted = self.known(key) or self.count(fn, dims, bound)
-            self.left -= time.process_time() - started
+            self.left -= counted["effort"]
         self.earlier[size] = counted
         if not computed:
             counted = self._leave(bound, counted)
@@ -143,7 +143,7 @@ class Recorder:
         return {**counted, "warnings": sorted({*counted["warnings"], TAKEN})} if taken else counted
 
     def count(self, fn: Any, dims: tuple[int, int, int], bound: dict[str, Any]) -> dict[str, Any]:
-        started = time.process_time()
+        started = self.effort
         arguments = self.arguments(fn, bound)
         programs = dims[0] * dims[1] * dims[2]
         resident = self.target.resident(fn.__name__)
@@ -153,10 +153,10 @@ class Recorder:
             return self.program(fn, arguments, dims, index, depth)
 
         def spent(share: float) -> bool:
-            return time.process_time() - started > share * self.target.seconds
+            return self.effort - started > share * self.target.seconds
 
         if programs == 0:
-            return {"programs": 0, "stores": [], "warnings": []}
+            return {"programs": 0, "stores": [], "warnings": [], "effort": 0.0}
         order = spread_out(programs)
         tallies: list[Tally] = []
         for index in order[:EXACT]:
@@ -184,7 +184,8 @@ class Recorder:
                     light.append(run(index, Depth("light")))
                     if spent(1.0):
                         break
-        return {**summary(programs, tallies, light, window, shares), "hurried": spent(1.0)}
+        found = summary(programs, tallies, light, window, shares)
+        return {**found, "hurried": spent(1.0), "effort": self.effort - started}
 
     def _lengths(
         self, programs: int, run: Callable[[int, Depth], Tally], spent: Callable[[], bool]
@@ -204,7 +205,7 @@ class Recorder:
         None, and what was stored so far no longer known, when it does something that is not computed here or when the
         budget is too small.
         """
-        started = time.process_time()
+        started = self.effort
         budget = min(self.target.seconds, self.left)
         programs = dims[0] * dims[1] * dims[2]
         arguments = self.arguments(fn, bound)
@@ -222,7 +223,7 @@ class Recorder:
                 if index < size:
                     window.add(index, tally)
                 tallies.append(tally)
-                used = time.process_time() - started
+                used = self.effort - started
                 if used * programs > budget * (index + 1) and (used > 0.05 * budget or used > budget):
                     raise executing.Unfit("too many programs")
         except (executing.Unfit, TooLong):
@@ -232,7 +233,7 @@ class Recorder:
             return None
         finally:
             self.builder.executing = False
-            self.left -= time.process_time() - started
+            self.left -= self.effort - started
         return (
             summary(programs, tallies, [], window.found())
             if programs
@@ -262,6 +263,8 @@ class Recorder:
                 fn(**arguments)
         except Enough:
             pass
+        finally:
+            self.effort += tally.effort
         return tally
 
     def _window(

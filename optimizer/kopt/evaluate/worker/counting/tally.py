@@ -17,6 +17,12 @@ Route = tuple[str, str, str]
 
 PROGRAM: Span = (0, 0)
 
+# Seconds that counting takes, by what is counted: fitted to the ladders' launches on one core (within a third of it).
+_PER_OPERATION = 23e-6
+_PER_ELEMENT = 2.3e-9
+_PER_ACCESS = 100e-6
+_PER_SECTOR = 0.35e-6
+
 
 @dataclass
 class Work:
@@ -58,6 +64,8 @@ class Tally:
         self.lengths: dict[Span, int] = {}
         """Iterations of each outermost loop, run or not."""
         self.warnings: set[str] = set()
+        self.effort = 0.0
+        """Seconds that the counting takes as a rule, whatever it took: budgets are spent alike on every machine."""
         self.truncated = False
         self.probing = False
         """Only lengths are asked for: accesses need not be counted."""
@@ -78,9 +86,11 @@ class Tally:
         self.spans[(first, last), self.stack[-1] if self.stack else PROGRAM] += self.weight
 
     def mma(self, a: str, b: str, m: int, n: int, k: int, batch: int = 1) -> None:
+        self.effort += _PER_OPERATION
         self.here.mma[a, b, m, n, k] += self.weight * batch
 
     def operation(self, kind: str, elements: int) -> None:
+        self.effort += _PER_OPERATION + _PER_ELEMENT * elements
         self.here.operations[kind] += self.weight * elements
 
     def access(
@@ -95,6 +105,7 @@ class Tally:
     ) -> None:
         """One access, of `nbytes` of its tile's `most`; `unknown` addresses are counted, but say nothing about what
         neighbours share."""
+        self.effort += _PER_ACCESS + _PER_SECTOR * ids.size
         name = "?" if buffer is None else buffer.name
         amount = self.here.traffic.setdefault((name, direction, feed), [0.0] * 5)
         weight = self.weight
