@@ -339,9 +339,15 @@ CONFIGURATIONS = {
     (1, 64, 4, 64, 64): {},  # b1-8k
     (1, 64, 4, 1024, 1024): {},  # b1-128k
     (1, 64, 4, 8192, 8192): {},  # b1-1m
-    (32, 64, 4, 8192, 256): {'FILL': 6, 'PARTS': 4, 'SCORE_STAGES': 2, 'NUM_WARPS': 8, 'NUM_STAGES': 3, 'PDL': 1, 'MAXIMA': 1, 'LAST': 1},  # b32-32k
-    (128, 64, 4, 8192, 64): {'FILL': 1, 'PARTS': 2, 'SCORE_STAGES': 3, 'NUM_WARPS': 8, 'NUM_STAGES': 2, 'PDL': 1, 'MAXIMA': 0, 'LAST': 1},  # b128-8k
-    (32, 8, 1, 8192, 256): {'FILL': 6, 'PARTS': 4, 'SCORE_STAGES': 2, 'NUM_WARPS': 8, 'NUM_STAGES': 3, 'PDL': 1, 'MAXIMA': 1, 'LAST': 1},  # b32-32k-shard
+    (32, 64, 4, 8192, 256): {  # b32-32k
+        "FILL": 6, "PARTS": 4, "SCORE_STAGES": 2, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 1, "LAST": 1,
+    },
+    (128, 64, 4, 8192, 64): {  # b128-8k
+        "FILL": 1, "PARTS": 2, "SCORE_STAGES": 3, "NUM_WARPS": 8, "NUM_STAGES": 2, "PDL": 1, "MAXIMA": 0, "LAST": 1,
+    },
+    (32, 8, 1, 8192, 256): {  # b32-32k-shard
+        "FILL": 6, "PARTS": 4, "SCORE_STAGES": 2, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 1, "LAST": 1,
+    },
     (8, 8, 1, 65536, 8192): {},  # b8-1m-shard
 }
 
@@ -360,4 +366,5 @@ def _nearest(sizes):
 
 
 def msa_decode(q, kc, vc, iq, ikc, table, lens, out):
-    _tuned(q, kc, vc, iq, ikc, table, lens, out, **_nearest((q.shape[0], q.shape[1], kc.shape[1], kc.shape[0], table.shape[1])))
+    parameters = _nearest((q.shape[0], q.shape[1], kc.shape[1], kc.shape[0], table.shape[1]))
+    _tuned(q, kc, vc, iq, ikc, table, lens, out, **parameters)

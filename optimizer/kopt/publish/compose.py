@@ -6,6 +6,7 @@ The source is edited at the places its syntax tree names, so that comments and l
 from __future__ import annotations
 
 import ast
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -22,6 +23,10 @@ NEAREST = "_nearest"
 """Name of the function that finds those of a shape that was not measured."""
 _DROPPED = frozenset({"TUNE", "RUNG"})
 """What speaks of a search that is over."""
+
+
+_WIDTH = 120
+"""Of a line that is written here, at most."""
 
 
 class _Edit(NamedTuple):
@@ -126,9 +131,9 @@ def _dispatch(
         key = tuple(shape.dims[d] for d in dims)
         if key not in chosen or shape.name in configurations:
             chosen[key] = shape.name, configurations.get(shape.name, {})
-    rows = "".join(f"    {key!r}: {dict(of)!r},  # {name}\n" for key, (name, of) in chosen.items())
+    rows = "".join(_row(key, name, of) for key, (name, of) in chosen.items())
     comma = "," if len(dims) == 1 else ""
-    given = ", ".join(arguments)
+    given, local = ", ".join(arguments), _free("parameters", arguments)
     return (
         f"\n\n# Chosen by shape, ({', '.join(dims)}); any other takes what the nearest does, by the ratios of sizes.\n"
         f"{table} = {{\n{rows}}}\n\n\n"
@@ -144,8 +149,24 @@ def _dispatch(
         f"            found, least = chosen, apart\n"
         f"    return found\n\n\n"
         f"def {task.entry}({given}):\n"
-        f"    {tuned}({given}, **{nearest}(({sizes}{comma})))\n"
+        f"    {local} = {nearest}(({sizes}{comma}))\n"
+        f"    {tuned}({given}, **{local})\n"
     )
+
+
+def _row(key: tuple[int, ...], name: str, parameters: Parameters) -> str:
+    """A shape's parameters, with its timing shape's name; over several lines where one does not hold them."""
+    items = [f"{json.dumps(word)}: {value!r}" for word, value in parameters.items()]
+    line = f"    {key!r}: {{{', '.join(items)}}},  # {name}\n"
+    if len(line) <= _WIDTH:
+        return line
+    lines = [""]
+    for item in items:
+        if lines[-1] and len(lines[-1]) + len(item) + 10 > _WIDTH:
+            lines.append("")
+        lines[-1] += f" {item}," if lines[-1] else f"{item},"
+    inner = "".join(f"        {line}\n" for line in lines)
+    return f"    {key!r}: {{  # {name}\n{inner}    }},\n"
 
 
 def _dropped(tree: ast.Module, data: bytes, at: _Offsets) -> Iterator[_Edit]:
