@@ -6,7 +6,9 @@ On a GPU, per length: the time of index, selection, inverting, attention and com
 and of all of it (events around replays of a CUDA graph, L2 flushed before each), its FLOPs by the model of
 kopt.msa.arithmetic, TFLOPS, percent of the data sheet's bf16 peak, GB/s of compulsory bytes; dense causal attention by
 torch's SDPA (the fastest of its cuDNN and flash kernels, with its own TFLOPS) at the heads of MiniMax M2 (48/8) and M3
-(64/4); decode. Lengths above 256k are a chunk of 4,096 queries at the end of the context.
+(64/4); decode, in CUDA graphs of calls that take turns over inputs too large for the L2. Lengths above 256k are a chunk
+of 4,096 queries at the end of the context; at 128k, also the heads of one GPU of four and of eight, lists of fewer
+blocks, and logits of 1e4.
 
 Without a GPU the same code runs on tiny sizes in Triton's interpreter: a rehearsal, whose table has no times. What is
 known without one is printed in either case: the modelled time of attention (kopt's prediction for the H200) and the
@@ -25,14 +27,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from msa_clock import HERE, Clock, rehearse
-from msa_stages import CHUNK, M3, MEASURED, ONE_SHOT, REHEARSED, Bench, Row, decode, line, prefill
+from msa_stages import CHUNK, M3, MEASURED, ONE_SHOT, OUTLIER, REHEARSED, Bench, Row, chunk, decode, line, prefill
 
 from kopt.machine.detect import detect
 from kopt.machine.fingerprint import fingerprint
 from kopt.machine.products import product
 from kopt.msa import arithmetic
 
-LENGTHS = (8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
+SHARDED = 131072
+"""The length for other heads, and for regimes that decide nothing."""
+SHARDS = (16, 1), (8, 1)
+"""Heads of one GPU of four and of eight."""
+LENGTHS = (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 
 
 @dataclass
@@ -127,7 +133,7 @@ def model(attends: tuple[str, ...]) -> Mapping[tuple[str, int, str], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lengths", default="", help="comma-separated; default: 8k to 1M on a GPU")
+    parser.add_argument("--lengths", default="", help="comma-separated; default: 2k to 1M on a GPU")
     parser.add_argument("--regimes", default="random,m3_like,hot_block")
     parser.add_argument("--batches", default="1,8,16,32,128")
     parser.add_argument("--index", default="fused")
@@ -161,6 +167,14 @@ def main() -> None:
     for length in lengths:
         prefill(bench, length, regimes, *((M3, CHUNK, ONE_SHOT) if gpu is not None else ((8, 1), 3, 0)))
     for length in lengths:
+        if gpu is None:
+            chunk(bench, length, 3, (8, 1), ("short", OUTLIER))
+            chunk(bench, length, 3, SHARDS[0], ("random",))
+        elif length == SHARDED:
+            chunk(bench, length, CHUNK, M3, ("short", OUTLIER))
+            for of in SHARDS:
+                chunk(bench, length, CHUNK, of, ("random", "m3_like"))
+                decode(bench, length, 32, of)
         for batch in (int(n) for n in options.batches.split(",")) if gpu is not None else (2,):
             decode(bench, length, batch, M3 if gpu is not None else (8, 1))
     for (name, length, regime), us in modelled.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from msa_clock import HERE, Clock, family
@@ -14,6 +15,12 @@ from kopt.msa import HEAD_DIM, arithmetic
 
 CHUNK = 4096
 """Queries at the end of a context."""
+OUTLIER = "outlier"
+"""A regime of values, not of lists."""
+CALLS = 8
+"""Of decode in a graph, at least."""
+COLD = 512e6
+"""Bytes that are read between two reads of the same: several L2s."""
 ONE_SHOT = 262144
 """Tokens up to which a prompt is prefilled in one call."""
 M3, M2 = (64, 4), (48, 8)
@@ -110,57 +117,98 @@ def prefill(
 ) -> None:
     """Index, attention by regime and family, both end to end, and dense attention, at one length: for the last `chunk`
     queries, and up to `one_shot` for all of them."""
-    import torch
-
-    from kopt.msa import selection
-
     tokens = length if length <= one_shot else min(chunk, length)
-    of = f"{heads[0]}/{heads[1]}"
     for asked in dict.fromkeys((min(chunk, length), tokens)):
         t = tensors(bench, asked, length, heads)
-        label = "" if asked == length else " chunk"
-        pairs = arithmetic.causal_pairs(asked, length)
-        codes = 2.0 * HEAD_DIM * (asked * heads[1] + length)
-        listed = 4.0 * heads[1] * asked * 16
-        ids = torch.empty((heads[1], asked, 16), dtype=torch.int32, device=bench.device)
-        index = family("msa_index", bench.index, bench.clock)
-
-        def indexed(t: Any = t, ids: Any = ids, index: Any = index) -> None:
-            index.msa_index(t["iq"], t["ik"], t["cu_q"], t["cu_k"], ids)
-
-        row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.graph(indexed))
-        row.stages = bench.clock.stages(indexed)
-        bench.add(row, arithmetic.index_flops(pairs, heads[1]), codes + listed)
+        indexed(bench, t, heads)
         for name in bench.attends:
-            attend = family("msa_attend", name, bench.clock)
             for regime in regimes:
-                rng = selection.generator(0, regime, device=bench.device)
-                lists = selection.select(regime, t["cu_q"], t["cu_k"], heads[1], rng)
-
-                def attended(lists: Any = lists, t: Any = t, attend: Any = attend) -> None:
-                    attend.msa_attend(t["q"], t["k"], t["v"], lists, t["cu_q"], t["cu_k"], t["out"])
-
-                row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.graph(attended))
-                row.stages = bench.clock.stages(attended)
-                read, written = arithmetic.attend_bytes(regime, [asked], [length], *heads)
-                chosen = arithmetic.regime_pairs(regime, asked, length)
-                bench.add(row, arithmetic.attend_flops(chosen, heads[0]), read + written)
-            # What is random in the index keys is random in the lists.
-            file = "plain" if name == "q_outer" else name
-            whole = family("msa_prefill", file, bench.clock)
-
-            def both(t: Any = t, whole: Any = whole) -> None:
-                whole.msa_prefill(*(t[given] for given in ("q", "k", "v", "iq", "ik", "cu_q", "cu_k", "out")))
-
-            chosen = arithmetic.selected_pairs(asked, length)
-            flops = arithmetic.index_flops(pairs, heads[1]) + arithmetic.attend_flops(chosen, heads[0])
-            read, written = arithmetic.attend_bytes("random", [asked], [length], *heads)
-            row = Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.graph(both))
-            row.stages = bench.clock.stages(both)
-            bench.add(row, flops, read + written - listed + codes)
+                attended(bench, t, heads, name, regime)
+            both(bench, t, heads, name)
         del t
         for dense_heads in dict.fromkeys((heads, M2 if heads == M3 else heads)):
-            dense(bench, asked, length, dense_heads, f"dense{label}")
+            dense(bench, asked, length, dense_heads, "dense" if asked == length else "dense chunk")
+
+
+def chunk(bench: Bench, length: int, asked: int, heads: tuple[int, int], regimes: Sequence[str]) -> None:
+    """Index, and attention by regime and family, for the last queries of a context."""
+    t = tensors(bench, min(asked, length), length, heads)
+    if bench.find(f"index chunk {bench.index}", length, heads=f"{heads[0]}/{heads[1]}") is None:
+        indexed(bench, t, heads)
+    for name in bench.attends:
+        for regime in regimes:
+            attended(bench, t, heads, name, regime)
+
+
+def indexed(bench: Bench, t: dict[str, Any], heads: tuple[int, int]) -> None:
+    """The lists of all queries, from codes."""
+    import torch
+
+    (asked, length), label, of = _sizes(t, heads)
+    ids = torch.empty((heads[1], asked, 16), dtype=torch.int32, device=bench.device)
+    index = family("msa_index", bench.index, bench.clock)
+
+    def call() -> None:
+        index.msa_index(t["iq"], t["ik"], t["cu_q"], t["cu_k"], ids)
+
+    row = Row(f"index{label} {bench.index}", length, heads=of, us=bench.clock.graph(call))
+    row.stages = bench.clock.stages(call)
+    bench.add(row, arithmetic.index_flops(arithmetic.causal_pairs(asked, length), heads[1]),
+              _codes(asked, length, heads) + _listed(asked, heads))  # fmt: skip
+
+
+def attended(bench: Bench, t: dict[str, Any], heads: tuple[int, int], name: str, regime: str) -> None:
+    """Attention of one family over the lists of one regime; OUTLIER is random lists and logits of 1e4."""
+    from kopt.msa import selection
+
+    (asked, length), label, of = _sizes(t, heads)
+    drawn = "random" if regime == OUTLIER else regime
+    rng = selection.generator(0, regime, device=bench.device)
+    lists = selection.select(drawn, t["cu_q"], t["cu_k"], heads[1], rng)
+    q, k = t["q"], t["k"]
+    if regime == OUTLIER:
+        q, k = q.clone(), k.clone()
+        selection.outlier_qk(q, k, rng)
+    attend = family("msa_attend", name, bench.clock)
+
+    def call() -> None:
+        attend.msa_attend(q, k, t["v"], lists, t["cu_q"], t["cu_k"], t["out"])
+
+    row = Row(f"attend{label} {name}", length, regime, of, us=bench.clock.graph(call))
+    row.stages = bench.clock.stages(call)
+    read, written = arithmetic.attend_bytes(drawn, [asked], [length], *heads)
+    bench.add(row, arithmetic.attend_flops(arithmetic.regime_pairs(drawn, asked, length), heads[0]), read + written)
+
+
+def both(bench: Bench, t: dict[str, Any], heads: tuple[int, int], name: str) -> None:
+    """Index and attention in one call. What is random in the index keys is random in the lists."""
+    (asked, length), label, of = _sizes(t, heads)
+    whole = family("msa_prefill", "plain" if name == "q_outer" else name, bench.clock)
+
+    def call() -> None:
+        whole.msa_prefill(*(t[given] for given in ("q", "k", "v", "iq", "ik", "cu_q", "cu_k", "out")))
+
+    chosen = arithmetic.selected_pairs(asked, length)
+    flops = arithmetic.index_flops(arithmetic.causal_pairs(asked, length), heads[1])
+    flops += arithmetic.attend_flops(chosen, heads[0])
+    read, written = arithmetic.attend_bytes("random", [asked], [length], *heads)
+    row = Row(f"prefill{label} {name}", length, heads=of, us=bench.clock.graph(call))
+    row.stages = bench.clock.stages(call)
+    bench.add(row, flops, read + written - _listed(asked, heads) + _codes(asked, length, heads))
+
+
+def _sizes(t: dict[str, Any], heads: tuple[int, int]) -> tuple[tuple[int, int], str, str]:
+    """(queries, keys), what a row says where these differ, and the heads."""
+    asked, length = t["q"].shape[0], t["k"].shape[0]
+    return (asked, length), "" if asked == length else " chunk", f"{heads[0]}/{heads[1]}"
+
+
+def _codes(asked: int, length: int, heads: tuple[int, int]) -> float:
+    return 2.0 * HEAD_DIM * (asked * heads[1] + length)
+
+
+def _listed(asked: int, heads: tuple[int, int]) -> float:
+    return 4.0 * heads[1] * asked * 16
 
 
 def dense(bench: Bench, tokens: int, keys: int, heads: tuple[int, int], what: str) -> None:
@@ -214,8 +262,16 @@ def fits(size: float) -> bool:
     return size < 0.95 * torch.cuda.mem_get_info()[0]
 
 
+def copies(size: float) -> int:
+    """Of what a call reads, so that turns over them find nothing of it in the L2: as many as there is room for."""
+    import torch
+
+    room = int(0.9 * torch.cuda.mem_get_info()[0] / size)
+    return max(1, min(room, round(COLD / size + 0.5)))
+
+
 def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> None:
-    """One token for each of `batch` requests under a CUDA graph, and dense attention over the same caches."""
+    """One token for each of `batch` requests, in CUDA graphs of such calls; dense attention over caches as long."""
     import torch
 
     width = -(-length // 128)
@@ -236,24 +292,25 @@ def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> Non
             print(f"  {task} b{batch} {length}: its cache does not fit", file=sys.stderr)
             continue
         family_of = declared.timed_family(declared.timing[0])
-        inputs = hooks.load(declared).make_inputs(dims, family_of, 0, bench.device)
-        given = [inputs[t.name] for t in declared.inputs]
-        outputs = [
-            torch.empty(t.sizes(dims), dtype=getattr(torch, t.dtype), device=bench.device) for t in declared.outputs
-        ]
-
-        def step(module: Any = module, task: str = task, given: Any = given, outputs: Any = outputs) -> None:
-            getattr(module, task)(*given, *outputs)
-
+        whole = itemsize * batch * length * HEAD_DIM * (2 * heads[1] + 1)
+        calls = []
+        for seed in range(copies(whole) if bench.clock.gpu else 1):
+            inputs = hooks.load(declared).make_inputs(dims, family_of, seed, bench.device)
+            given = [inputs[t.name] for t in declared.inputs] + [
+                torch.empty(t.sizes(dims), dtype=getattr(torch, t.dtype), device=bench.device) for t in declared.outputs
+            ]
+            calls.append(partial(getattr(module, task), *given))
         size = 1 if cache is torch.float8_e4m3fn else 2
         index_bytes = size * HEAD_DIM * length
         attended = min(length, 2048)
         moved = batch * (index_bytes + 2.0 * size * heads[1] * HEAD_DIM * attended)
         flops = batch * (arithmetic.index_flops(length, heads[1]) + arithmetic.attend_flops(attended, heads[0]))
-        row = Row(f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=bench.clock.graph(step))
-        row.stages = bench.clock.stages(step)
+        row = Row(
+            f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=bench.clock.graph(*calls, at_least=CALLS)
+        )
+        row.stages = bench.clock.stages(calls[0])
         bench.add(row, flops, moved)
-        del inputs, given, outputs
+        del inputs, given, calls
     for of in (heads, M2) if heads == M3 else (heads,):
         size = 4.0 * of[1] * HEAD_DIM * length * batch
         if bench.clock.gpu and not fits(size):
@@ -261,9 +318,13 @@ def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> Non
             continue
         from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-        q = torch.randn((batch, of[0], 1, HEAD_DIM), device=bench.device, dtype=torch.bfloat16)
-        k, v = (torch.randn((batch, of[1], length, HEAD_DIM), device=bench.device, dtype=torch.bfloat16) for _ in "kv")
-        us = bench.clock.graph(lambda q=q, k=k, v=v: sdpa(q, k, v, enable_gqa=True))
+        calls = []
+        for _ in range(copies(size) if bench.clock.gpu else 1):
+            q = torch.randn((batch, of[0], 1, HEAD_DIM), device=bench.device, dtype=torch.bfloat16)
+            sizes = (batch, of[1], length, HEAD_DIM)
+            k, v = (torch.randn(sizes, device=bench.device, dtype=torch.bfloat16) for _ in "kv")
+            calls.append(partial(sdpa, q, k, v, enable_gqa=True))
+        us = bench.clock.graph(*calls, at_least=CALLS)
         flops = batch * arithmetic.attend_flops(length, of[0])
         bench.add(Row(f"dense decode b{batch}", length, heads=f"{of[0]}/{of[1]}", us=us), flops, size)
-        del q, k, v
+        del q, k, v, calls

@@ -172,8 +172,8 @@ def timed(
             try:
                 row["wrong"] = problem.wrong(entry, point)
                 if point is asked[0]:
-                    clock.graph(call, 12)  # a device that just woke up is slower
-                row["us"] = clock.graph(call, 12)
+                    clock.graph(call, repeats=12)  # a device that just woke up is slower
+                row["us"] = clock.graph(call, repeats=12)
                 row["stages"] = clock.stages(call)
             except Exception as error:
                 row["wrong"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
