@@ -260,8 +260,8 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=1, PARTS=16, SCORE_STAGES=4, NUM_WARPS=4, NUM_STAGES=2,
-    PDL=1, MAXIMA=1, LAST=0,
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_WARPS=8, NUM_STAGES=2,
+    PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
