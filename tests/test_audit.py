@@ -92,6 +92,13 @@ def test_what_needs_a_gpu_is_left_out_and_not_counted(audit: Audit) -> None:
     assert score([Result(i, True, "", "", "", 0.0) for i in needy[:1]]) == "rejects 1 of 1, accepts 0 of 0"
 
 
+def test_judges_of_two_tasks_do_not_meet_on_one_device() -> None:
+    plain = next(i for i in QUICK if i.path.stem == "plain")
+    with Audit(ATTACKS, ROOT, "cpu", "audited-alone") as alone:
+        results = alone.run([plain, plain.model_copy(update={"task": "no_baseline"}), plain])
+    assert [r.right for r in results] == [True] * 3, results
+
+
 def test_a_broken_index_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no corpus\.toml"):
         corpus(tmp_path)

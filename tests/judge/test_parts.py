@@ -487,7 +487,7 @@ def test_operands_that_would_return_from_a_cache_are_not_asked_for(blend: Task) 
     assert min(asked) == 7
     asked.clear()
     list(agreement(blend.timing[0], cards, 100, timed, 12))
-    assert len(asked) == 6  # whole and half batches alone
+    assert len(asked) == 6  # whole and half batches; a call this short is not asked for alone
 
 
 def test_a_batch_that_something_else_delays_is_no_amortisation(blend: Task) -> None:
@@ -505,7 +505,15 @@ def test_what_a_batch_costs_besides_its_calls_is_no_amortisation(blend: Task, ba
 def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task) -> None:
     cards = deck(blend, 12, 100)
     found = list(agreement(blend.timing[0], cards, 100, priced(100.0, 100.0, 2000.0)))
-    assert [(f.rule, f.status) for f in found] == [("judge.agreement", None)]
+    assert [(f.rule, f.status) for f in found] == [("judge.agreement", None), ("judge.alone", None)]
+
+
+@pytest.mark.parametrize(("first", "warned"), [(450.0, False), (900.0, True)])
+def test_a_call_alone_that_costs_far_more_than_one_of_many_is_a_warning(blend: Task, first: float, warned: bool) -> None:
+    cards = deck(blend, 12, 400)
+    # Calls that are saved up: every one but the first is cheap.
+    found = agreement(blend.timing[0], cards, 400, lambda calls: (first + 110.0 * (len(calls) - 1)) / len(calls))
+    assert [f.rule for f in found] == (["judge.alone"] if warned else [])
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes

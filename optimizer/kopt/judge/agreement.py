@@ -14,6 +14,9 @@ _AMORTISED = 1.1
 _NOISE_US = 100.0
 """What a batch may differ by without meaning anything: contexts take turns."""
 _HALVED = 0.05
+_ALONE = 1.5
+_ALONE_US = 500.0
+"""By how much a call that is alone may exceed one of many: host code and launches that nothing hides then."""
 _REPEATS = 3
 
 
@@ -47,5 +50,13 @@ def agreement(
             yield Finding(
                 rule="judge.agreement",
                 message=f"{whole:.1f} us per call in batches of {calls}, {half:.1f} us in batches of {calls // 2}",
+                shape=shape.name,
+            )
+        # A call that is short beside what a batch differs by says nothing alone.
+        alone = min(timed(deck.deal(1)) for _ in range(_REPEATS)) if whole > _NOISE_US else 0.0
+        if alone > _ALONE * whole and alone - whole > _ALONE_US:
+            yield Finding(
+                rule="judge.alone",
+                message=f"{whole:.1f} us per call in batches of {calls}, {alone:.1f} us for a call alone",
                 shape=shape.name,
             )
