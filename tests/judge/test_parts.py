@@ -509,7 +509,9 @@ def test_times_that_depend_on_the_length_of_the_batch_are_a_warning(blend: Task)
 
 
 @pytest.mark.parametrize(("first", "warned"), [(450.0, False), (900.0, True)])
-def test_a_call_alone_that_costs_far_more_than_one_of_many_is_a_warning(blend: Task, first: float, warned: bool) -> None:
+def test_a_call_alone_that_costs_far_more_than_one_of_many_is_a_warning(
+    blend: Task, first: float, warned: bool
+) -> None:
     cards = deck(blend, 12, 400)
     # Calls that are saved up: every one but the first is cheap.
     found = agreement(blend.timing[0], cards, 400, lambda calls: (first + 110.0 * (len(calls) - 1)) / len(calls))

@@ -342,16 +342,44 @@ CONFIGURATIONS = {
     (1, 64, 4, 1024, 1024): {},  # b1-128k
     (1, 64, 4, 8192, 8192): {},  # b1-1m
     (32, 64, 4, 8192, 256): {  # b32-32k
-        "FILL": 6, "PARTS": 1, "SCORE_STAGES": 3, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 1, "LAST": 0,
+        "FILL": 6,
+        "PARTS": 1,
+        "SCORE_STAGES": 3,
+        "NUM_WARPS": 8,
+        "NUM_STAGES": 3,
+        "PDL": 1,
+        "MAXIMA": 1,
+        "LAST": 0,
     },
     (128, 64, 4, 8192, 64): {  # b128-8k
-        "FILL": 3, "PARTS": 8, "SCORE_STAGES": 4, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 1, "LAST": 1,
+        "FILL": 3,
+        "PARTS": 8,
+        "SCORE_STAGES": 4,
+        "NUM_WARPS": 8,
+        "NUM_STAGES": 3,
+        "PDL": 1,
+        "MAXIMA": 1,
+        "LAST": 1,
     },
     (32, 8, 1, 8192, 256): {  # b32-32k-shard
-        "FILL": 6, "PARTS": 8, "SCORE_STAGES": 4, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 0, "LAST": 1,
+        "FILL": 6,
+        "PARTS": 8,
+        "SCORE_STAGES": 4,
+        "NUM_WARPS": 8,
+        "NUM_STAGES": 3,
+        "PDL": 1,
+        "MAXIMA": 0,
+        "LAST": 1,
     },
     (8, 8, 1, 65536, 8192): {  # b8-1m-shard
-        "FILL": 6, "PARTS": 8, "SCORE_STAGES": 4, "NUM_WARPS": 8, "NUM_STAGES": 3, "PDL": 1, "MAXIMA": 0, "LAST": 1,
+        "FILL": 6,
+        "PARTS": 8,
+        "SCORE_STAGES": 4,
+        "NUM_WARPS": 8,
+        "NUM_STAGES": 3,
+        "PDL": 1,
+        "MAXIMA": 0,
+        "LAST": 1,
     },
 }
 

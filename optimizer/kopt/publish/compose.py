@@ -155,17 +155,12 @@ def _dispatch(
 
 
 def _row(key: tuple[int, ...], name: str, parameters: Parameters) -> str:
-    """A shape's parameters, with its timing shape's name; over several lines where one does not hold them."""
+    """A shape's parameters, with its timing shape's name; a line each where one does not hold them."""
     items = [f"{json.dumps(word)}: {value!r}" for word, value in parameters.items()]
     line = f"    {key!r}: {{{', '.join(items)}}},  # {name}\n"
     if len(line) <= _WIDTH:
         return line
-    lines = [""]
-    for item in items:
-        if lines[-1] and len(lines[-1]) + len(item) + 10 > _WIDTH:
-            lines.append("")
-        lines[-1] += f" {item}," if lines[-1] else f"{item},"
-    inner = "".join(f"        {line}\n" for line in lines)
+    inner = "".join(f"        {item},\n" for item in items)
     return f"    {key!r}: {{  # {name}\n{inner}    }},\n"
 
 
