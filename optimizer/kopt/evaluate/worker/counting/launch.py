@@ -106,18 +106,18 @@ class Recorder:
         size = grid(bound) if callable(grid) else grid
         x, y, z = (*(int(n) for n in (size if isinstance(size, tuple | list) else (size,))), 1, 1)[:3]
         dims = (x, y, z)
-        key = identity(fn, dims, self.target.resident(fn.__name__), bound, self.builder.space)
+        key = ""  # of counts that are its own and could be another's
         size = dimensions(fn, dims, bound)
         buffers = self._buffers(bound)
         counted, computed = None, False
         if self.left <= 0 and size in self.earlier:
             counted = self.earlier[size]
             counted = {**counted, "warnings": sorted({*counted.get("warnings", ()), REPEATED})}
-            key = ""  # not its own counts
         elif executing.fit(bound, self.builder.space):
             counted = self.execute(fn, dims, bound)
             computed = counted is not None
         if counted is None:
+            key = identity(fn, dims, self.target.resident(fn.__name__), bound, self.builder.space)
             counted = self.known(key) or self.count(fn, dims, bound)
             self.left -= counted["effort"]
         self.earlier[size] = counted

@@ -13,7 +13,7 @@ EXACT = 3
 """Programs that are always run; when they agree, the launch is uniform."""
 MOST = 24
 """Programs that are looked at, lightly, when they do not."""
-PROBED = 4096
+PROBED = 1024
 """Programs whose loops' lengths are asked for, at most, when these differ."""
 ALIKE = 64
 """Programs after which the others are taken to be like them."""
