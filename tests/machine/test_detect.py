@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kopt.machine.choose import choose
 from kopt.machine.detect import detect
 from kopt.machine.fingerprint import fingerprint, versions
 
@@ -52,6 +53,24 @@ def test_a_known_gpu_is_described_and_matched(nvml: Callable[..., None]) -> None
     gpu = found.gpus[0]
     assert gpu.product is not None
     assert (gpu.product.key, gpu.name, gpu.arch, gpu.power_limit_w, gpu.busy) == ("h200", "NVIDIA H200", 90, 700.0, 0)
+
+
+@pytest.mark.parametrize(("busy", "wanted", "taken"), [
+    ((), None, "GPU-0"),
+    ((0,), None, "GPU-1"),
+    ((0,), "0", "GPU-0"),  # who names one waits for it
+    ((0, 1, 2), None, "GPU-0"),
+])  # fmt: skip
+def test_of_several_gpus_the_first_idle_one_is_taken(
+    nvml: Callable[..., None], busy: tuple[int, ...], wanted: str | None, taken: str
+) -> None:
+    nvml(
+        nvmlDeviceGetCount=lambda: 3,
+        nvmlDeviceGetUUID=lambda h: f"GPU-{h}",
+        nvmlDeviceGetComputeRunningProcesses=lambda h: ["a process"] if h in busy else [],
+    )
+    assert choose(None, wanted).gpu == taken
+    assert choose("h200", wanted).gpu == taken
 
 
 def test_an_unknown_gpu_has_no_product(nvml: Callable[..., None]) -> None:

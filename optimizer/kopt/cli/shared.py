@@ -117,6 +117,7 @@ Target = Annotated[
     ),
 ]
 GpuName = Annotated[
-    str | None, typer.Option("--gpu", metavar="INDEX|UUID", help="Which GPU to measure on, where there are several.")
+    str | None,
+    typer.Option("--gpu", metavar="INDEX|UUID", help="Which GPU to measure on; of several, the first that is idle."),
 ]
 Modelled = Annotated[bool, typer.Option("--modelled", help="Model times even where a GPU could measure them.")]

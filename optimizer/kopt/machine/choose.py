@@ -21,13 +21,13 @@ def choose(target: str | None = None, gpu: str | None = None, *, modelled: bool 
     """Where a run happens.
 
     Without `target`, it is the GPU at hand, and the default product where there is none. A GPU is used when it is what
-    the target says. MachineError when `gpu` (an index or UUID) is not there, or when its product is not in the table:
-    an unknown GPU has no peak.
+    the target says; of several the first on which nothing computes, so that runs can go side by side. MachineError when
+    `gpu` (an index or UUID) is not there, or when its product is not in the table: an unknown GPU has no peak.
     """
     if modelled:
         return Place(product(target or DEFAULT_TARGET), None)
     wanted = product(target) if target else None
-    found = detect().gpus
+    found = tuple(sorted(detect().gpus, key=lambda g: g.busy > 0))
     if gpu is not None:
         found = tuple(g for g in found if gpu in (str(g.index), g.uuid))
         if not found:
