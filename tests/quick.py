@@ -68,6 +68,9 @@ class Quick:
         self.judged = 0
         self._on_judge = on_judge
 
+    def hurry(self) -> None:
+        """It waits for nothing."""
+
     def evaluate(self, source: str, parameters: Parameters | None = None, **_: Any) -> Verdict:
         pinned = dict(parameters or {})
         return self.judge(Submission(n=1, sha=digest(source, pinned), parameters=pinned, origin="user"), source)

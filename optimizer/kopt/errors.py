@@ -38,3 +38,7 @@ class HarnessError(KoptError):
     """kopt itself, or something beneath it (disk, fork, compiler installation), broke."""
 
     code = ExitCode.HARNESS
+
+
+class JudgeBroke(HarnessError):
+    """The judge ended twice over one kernel, which may or may not have had a hand in it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from typing import Any
 import kopt
 from kopt import content, finale, journal
 from kopt.budget import Budget
-from kopt.errors import MachineError, UsageError
+from kopt.errors import KoptError, MachineError, UsageError
 from kopt.evaluate import VERSION
 from kopt.evaluate.evaluator import Evaluator
 from kopt.interact.socket import Control
@@ -38,7 +38,10 @@ START = "start.py"
 
 
 def drive(session: Session, proposer: Proposer, visitors: AbstractContextManager[object] | None = None) -> str:
-    """Run a proposer to its end; returns why it ended. `visitors` is open as long as the run is."""
+    """Run a proposer to its end; returns why it ended. `visitors` is open as long as the run is.
+
+    What it cannot go on from stands in the journal when it is raised.
+    """
     try:
         session.finish_pending()
         with visitors or nullcontext():
@@ -46,6 +49,10 @@ def drive(session: Session, proposer: Proposer, visitors: AbstractContextManager
         reason = "the proposer has nothing more to offer"
     except Stop as stop:
         reason = str(stop)
+    except KoptError as error:
+        with suppress(KoptError):  # what broke may be the disk
+            session.record("error", message=str(error))
+        raise
     finale.hold(session)
     session.ended(reason)
     return reason

@@ -278,6 +278,7 @@ class Session:
     def request_stop(self) -> None:
         """Ask the run to end after the current step; safe to call from a signal handler."""
         self._stop.set()
+        self._evaluator.hurry()
         for observer in self._observers:
             observer.on_stopping()
 

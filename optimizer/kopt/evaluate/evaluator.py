@@ -233,7 +233,13 @@ class Evaluator:
             raise HarnessError("this evaluator measures nothing: it has no GPU")
         case = self._case(submission, source)
         traced = self._run(case, ("trace",), None, plan) if plan.replay else []
-        return self._measure.measure(case, plan, rival, earlier={result.stage: result for result in traced})
+        earlier = {result.stage: result for result in traced}
+        return self._measure.measure(case, plan, rival, earlier=earlier, blame=False)
+
+    def hurry(self) -> None:
+        """Wait for no machine any more; from any thread, or a signal handler."""
+        if self._measure is not None:
+            self._measure.hurry.set()
 
     def kernels(self, submission: Submission, source: str) -> Mapping[str, KernelFacts]:
         """What the compiler made of a submission, line tables included; {} when it does not get that far."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from kopt.errors import KoptError
+from kopt.errors import JudgeBroke, KoptError, MachineError
 from kopt.evaluate.binaries import Binaries, Made
 from kopt.evaluate.stage import Case, Earlier
-from kopt.judge import SCREENING, Judge, Plan, Rival
+from kopt.judge import SCREENING, Judge, Judgement, Plan, Rival
 from kopt.judge.plan import Regime
 from kopt.judge.replay import Material
 from kopt.records import Finding, Outcome, StageResult, Status
@@ -28,16 +28,25 @@ _MOST_IMAGES = 16 << 20
 
 _PATIENCE = 20.0
 
+PAUSE_S = 30.0
+"""Between two attempts, where the machine cannot for the moment."""
+_PAUSES = 20
+_BREAKS = 3
+"""Kernels in a row over which the judge may break: more than that is no kernel's doing."""
+
 
 class Measure:
     """The stage. Thread-safe: a device measures one thing at a time, whoever asks."""
 
     name = "measure"
 
-    def __init__(self, judge: Judge, binaries: Binaries | None = None) -> None:
+    def __init__(self, judge: Judge, binaries: Binaries | None = None, pause_s: float = PAUSE_S) -> None:
         """`binaries`, where there are any, are waited for before the device is."""
-        self._judge, self._binaries = judge, binaries
+        self._judge, self._binaries, self._pause_s = judge, binaries, pause_s
         self._lock, self._closed = threading.Lock(), False
+        self._worked, self._broken = False, 0
+        self.hurry = threading.Event()
+        """Set when nothing is to be waited for any more."""
 
     def warm(self) -> None:
         """Begin to start the judge, without waiting for it. What goes wrong is raised by whoever measures first."""
@@ -65,10 +74,14 @@ class Measure:
         return self.measure(case, SCREENING, earlier=earlier)
 
     def measure(
-        self, case: Case, plan: Plan, rival: Rival | None = None, *, earlier: Earlier | None = None
+        self, case: Case, plan: Plan, rival: Rival | None = None, *, earlier: Earlier | None = None, blame: bool = True
     ) -> StageResult:
-        """Measure every timing shape in the task's first regime, against `rival` or the baseline; HarnessError when the
-        judge breaks. With the trace among `earlier`, what it recorded is replayed too, if the plan wants it.
+        """Measure every timing shape in the task's first regime, against `rival` or the baseline. With the trace among
+        `earlier`, what it recorded is replayed too, if the plan wants it.
+
+        Where it could measure before, a machine that cannot is asked again for some minutes, and then a MachineError.
+        A judge that breaks over a kernel and not over the next ones is held against that kernel; with `blame` off, or
+        when it goes on, HarnessError.
         """
         regime: Regime = case.task.regimes[0]
         with ExitStack() as stack:
@@ -78,19 +91,22 @@ class Measure:
                 rival = rival.model_copy(update={"binaries": self._made(stack, theirs, plan).cache})
             stack.enter_context(self._lock)
             started = time.perf_counter()
-            judged = self._judge.measure(
-                case.source,
-                case.parameters,
-                case.task.timing,
-                regime,
-                plan,
-                rival=rival,
-                binaries=made.cache,
-                hidden=made.hidden,
-                material=material(earlier) if plan.replay else None,
+            judged, remarks = self._patiently(
+                lambda: self._judge.measure(
+                    case.source,
+                    case.parameters,
+                    case.task.timing,
+                    regime,
+                    plan,
+                    rival=rival,
+                    binaries=made.cache,
+                    hidden=made.hidden,
+                    material=material(earlier) if plan.replay else None,
+                ),
+                blame,
             )
         passed = judged.status is Status.PASSED
-        findings = judged.findings
+        findings = (*remarks, *judged.findings)
         if not passed and not any(f.status for f in findings):
             findings += (Finding(rule="judge.verdict", message="the judge gave no reason", status=judged.status),)
         return StageResult(
@@ -101,6 +117,27 @@ class Measure:
             seconds=time.perf_counter() - started,
             artifacts={"measurements": judged.measurements},
         )
+
+    def _patiently(self, ask: Callable[[], Judgement], blame: bool) -> tuple[Judgement, list[Finding]]:
+        """What the judge says, and what had to be waited for or started again."""
+        remarks: list[Finding] = []
+        while True:
+            try:
+                judged = ask()
+            except MachineError as error:
+                # A machine that has never measured will not after a while.
+                if not self._worked or len(remarks) >= _PAUSES or self.hurry.wait(self._pause_s):
+                    raise
+                remarks.append(Finding(rule="judge.waited", message=f"waited {self._pause_s:g} s: {error}"))
+                continue
+            except JudgeBroke as error:
+                self._broken += 1
+                if not blame or not self._worked or self._broken > _BREAKS:
+                    raise
+                finding = Finding(rule="judge.broke", message=str(error), status=Status.CRASHED)
+                return Judgement(status=Status.CRASHED, findings=(finding,)), remarks
+            self._worked, self._broken = True, 0
+            return judged, remarks
 
     def _made(self, stack: ExitStack, case: Case, plan: Plan) -> Made:
         if self._binaries is None:

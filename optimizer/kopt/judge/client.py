@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kopt.errors import HarnessError, KoptError, MachineError, UsageError
+from kopt.errors import HarnessError, JudgeBroke, KoptError, MachineError, UsageError
 from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
 from kopt.evaluate.worker.disk import remove
@@ -91,7 +91,7 @@ class Judge:
         code too. `hidden` are the ragged shapes of the checks, drawn for this verdict and compiled already; without
         them the judge draws its own.
 
-        Whatever the candidate does is a Judgement. MachineError when the device is not fit, HarnessError when a judge
+        Whatever the candidate does is a Judgement. MachineError when the device is not fit, JudgeBroke when a judge
         broke twice in a row.
         """
         request = {
@@ -113,7 +113,7 @@ class Judge:
                 return Judgement.model_validate(self._ask(request, plan.seconds + _SLACK)["judgement"])
             except _Died as death:
                 if attempt == 2:
-                    raise HarnessError(f"the judge broke twice over the same kernel: {death}") from None
+                    raise JudgeBroke(f"the judge broke twice over the same kernel: {death}") from None
         raise AssertionError("unreachable")
 
     def start(self) -> None:

@@ -26,7 +26,8 @@ def lock(identity: str) -> int:
         holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
         os.close(fd)
         raise MachineError(
-            f"another kopt judge (process {holder}) measures on {identity}; wait for it, or stop it"
+            f"another kopt judge (process {holder}) measures on {identity}; wait for it, stop it, or name another GPU "
+            "with --gpu"
         ) from None
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
