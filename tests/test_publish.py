@@ -230,6 +230,33 @@ def test_by_shape_a_file_takes_what_was_chosen_for_that_shape_and_elsewhere_what
     assert space["SEEN"][5:] == [(32, True)] * 2  # what the author calls is the author's
 
 
+def test_by_shape_a_tensor_of_another_rank_reaches_who_names_it(blend: Task) -> None:
+    careful = KERNEL.replace(
+        "    SEEN.append", "    if a.dim() != 2:\n        raise ValueError('a: it has no columns')\n    SEEN.append"
+    )
+    space: dict[str, Any] = {}
+    exec(compose(careful, blend, {}, {"square": {"TILE": 64}}, ""), space)
+    with pytest.raises(ValueError, match="a: it has no columns"):
+        space["blend"](torch.ones(64), torch.ones(1), torch.ones(48, 96), torch.empty(64, 48))
+
+
+def test_by_shape_rows_keep_to_120_columns_and_take_one_line_where_one_holds_them(blend: Task) -> None:
+    rows = {n: compose(KERNEL, blend, {}, {"square": {"TILE": "x" * n}}, "").splitlines() for n in range(50, 90)}
+    assert max(len(line) for lines in rows.values() for line in lines) == 120
+    whole = [n for n, lines in rows.items() if any("# square" in line and "xxx" in line for line in lines)]
+    assert whole == list(range(50, whole[-1] + 1))
+    assert len(next(line for line in rows[whole[-1]] if "# square" in line)) == 120
+
+
+def test_by_shape_a_tensor_may_be_called_like_what_is_chosen(blend: Task) -> None:
+    source = KERNEL.replace("(a, scale", "(parameters, scale").replace("torch.mm(a,", "torch.mm(parameters,")
+    space: dict[str, Any] = {}
+    exec(compose(source, blend, {}, {"square": {"TILE": 64}}, ""), space)
+    space["blend"](torch.ones(64, 96), torch.ones(1), torch.ones(48, 96), out := torch.empty(64, 48))
+    assert space["SEEN"] == [(64, True)]
+    assert (out == 96).all()
+
+
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [

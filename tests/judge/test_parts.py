@@ -27,6 +27,7 @@ from kopt.judge.crew import Rejected
 from kopt.judge.deck import Deck, variants_for
 from kopt.judge.extras import Extras
 from kopt.judge.layout import call_bytes, layout, stacked, views
+from kopt.judge.measure import believed
 from kopt.judge.numbers import impossible
 from kopt.judge.plan import Plan
 from kopt.judge.quads import Quads, uneven
@@ -519,6 +520,16 @@ def test_a_call_alone_that_costs_far_more_than_one_of_many_is_a_warning(
 
 
 # -------------------------------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(("us", "longer", "call"), [
+    (0.001, 10.0, 10.0),  # four calls of 10 us took no longer than none: of nothing, a batch would have thousands
+    (20.0, 10.0, 10.0),
+    (300.0, 310.0, 300.0),  # a stall in the longer one
+    (900.0, 310.0, 310.0),
+])  # fmt: skip
+def test_what_a_call_takes_is_not_read_off_a_batch_that_drowns(us: float, longer: float, call: float) -> None:
+    assert believed(us, 4, longer) == call
 
 
 @pytest.mark.parametrize(("sizes", "error", "right"), [

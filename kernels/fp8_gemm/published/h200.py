@@ -1,4 +1,5 @@
-# FP8 GEMM, tensor-wise scaling, for NVIDIA H200. Published by kopt 0.1.0 on 2026-11-26.
+# FP8 GEMM, tensor-wise scaling, for NVIDIA H200.
+# Published by kopt 0.1.0 on 2026-11-26.
 #
 # Measured: 76.2 % of the data-sheet peak (geometric mean), 20 quads a shape,
 # in fresh processes, after the best of 10 submissions was known.

@@ -149,7 +149,10 @@ def _dispatch(
         f"            found, least = chosen, apart\n"
         f"    return found\n\n\n"
         f"def {task.entry}({given}):\n"
-        f"    {local} = {nearest}(({sizes}{comma}))\n"
+        f"    try:\n"
+        f"        {local} = {nearest}(({sizes}{comma}))\n"
+        f"    except IndexError:  # a tensor of another rank: whoever looks at it names it\n"
+        f"        {local} = {{}}\n"
         f"    {tuned}({given}, **{local})\n"
     )
 
@@ -158,7 +161,7 @@ def _row(key: tuple[int, ...], name: str, parameters: Parameters) -> str:
     """A shape's parameters, with its timing shape's name; a line each where one does not hold them."""
     items = [f"{json.dumps(word)}: {value!r}" for word, value in parameters.items()]
     line = f"    {key!r}: {{{', '.join(items)}}},  # {name}\n"
-    if len(line) <= _WIDTH:
+    if len(line) <= _WIDTH + 1:  # its end is no column
         return line
     inner = "".join(f"        {item},\n" for item in items)
     return f"    {key!r}: {{  # {name}\n{inner}    }},\n"
