@@ -299,7 +299,7 @@ SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, corpu
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--gpu", help="index or UUID; default: the first")
+    parser.add_argument("--gpu", help="index or UUID; default: the first that is idle")
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -12,7 +12,8 @@ blocks, and logits of 1e4.
 
 Without a GPU the same code runs on tiny sizes in Triton's interpreter: a rehearsal, whose table has no times. What is
 known without one is printed in either case: the modelled time of attention (kopt's prediction for the H200) and the
-arithmetic behind the claim that has no time. bench/data/msa-h200.json is what it wrote on an H200.
+arithmetic behind the claim that has no time. bench/data/msa-h200.json has what it wrote on an H200, with the
+options of each part and what was different then.
 
 Kernels are the families of kernels/msa_*/ with their defaults; --index and --attend name others.
 """
@@ -68,7 +69,10 @@ def goals(bench: Bench) -> list[Goal]:
     alone = "attention of 4,096 queries at 128k"
     m3_like, random = (bench.find("attend chunk", at, regime) for regime in ("m3_like", "random"))
     one_by_one = bench.find("attend chunk q_outer", at, "random")
-    index = next((r for r in bench.rows if r.what.startswith("index chunk") and r.length == at and r.us), None)
+    whole = "{}/{}".format(*M3)
+    index = next(
+        (r for r in bench.rows if r.what.startswith("index chunk") and (r.length, r.heads) == (at, whole)), None
+    )
     million_dense = bench.find("dense chunk", million, heads="48/8")
     found = [
         # The release compares with FSA and flash-moba, which are no part of this repository.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ OUTLIER = "outlier"
 CALLS = 8
 """Of decode in a graph, at least."""
 COLD = 512e6
-"""Bytes that are read between two reads of the same: several L2s."""
+"""Bytes that are read between two reads of the same, where there is room: several L2s."""
 ONE_SHOT = 262144
 """Tokens up to which a prompt is prefilled in one call."""
 M3, M2 = (64, 4), (48, 8)
@@ -113,12 +114,12 @@ def tensors(bench: Bench, tokens: int, keys: int, heads: tuple[int, int]) -> dic
 
 
 def prefill(
-    bench: Bench, length: int, regimes: tuple[str, ...], heads: tuple[int, int], chunk: int, one_shot: int
+    bench: Bench, length: int, regimes: tuple[str, ...], heads: tuple[int, int], most: int, one_shot: int
 ) -> None:
-    """Index, attention by regime and family, both end to end, and dense attention, at one length: for the last `chunk`
+    """Index, attention by regime and family, both end to end, and dense attention, at one length: for the last `most`
     queries, and up to `one_shot` for all of them."""
-    tokens = length if length <= one_shot else min(chunk, length)
-    for asked in dict.fromkeys((min(chunk, length), tokens)):
+    tokens = length if length <= one_shot else min(most, length)
+    for asked in dict.fromkeys((min(most, length), tokens)):
         t = tensors(bench, asked, length, heads)
         indexed(bench, t, heads)
         for name in bench.attends:
@@ -254,20 +255,18 @@ def dense(bench: Bench, tokens: int, keys: int, heads: tuple[int, int], what: st
 # ------------------------------------------------------------------------------------------------------------- decode
 
 
-def fits(size: float) -> bool:
-    """Whether so many bytes can be had on the GPU, with something to spare."""
+def free() -> float:
+    """Bytes that can be had on the GPU, with something to spare."""
     import torch
 
     torch.cuda.empty_cache()
-    return size < 0.95 * torch.cuda.mem_get_info()[0]
+    return 0.95 * torch.cuda.mem_get_info()[0]
 
 
-def copies(size: float) -> int:
-    """Of what a call reads, so that turns over them find nothing of it in the L2: as many as there is room for."""
-    import torch
-
-    room = int(0.9 * torch.cuda.mem_get_info()[0] / size)
-    return max(1, min(room, round(COLD / size + 0.5)))
+def copies(read: float, held: float, room: float) -> int:
+    """Of the `held` bytes of a call's inputs, of which it reads `read`: as many as let turns over them find nothing in
+    the L2, or as there is room for; 0 where there is none."""
+    return int(min(room // held, math.ceil(COLD / read)))
 
 
 def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> None:
@@ -287,39 +286,38 @@ def decode(bench: Bench, length: int, batch: int, heads: tuple[int, int]) -> Non
         known = {"B": batch, "HQ": heads[0], "HKV": heads[1], "PAGES": batch * width, "WIDTH": width}
         dims = {name: known[name] for name in declared.dims}
         module = family(task, "split_k", bench.clock)
-        itemsize = 2 if cache is torch.bfloat16 else 1
-        if bench.clock.gpu and not fits(itemsize * batch * length * HEAD_DIM * (2 * heads[1] + 1)):
+        size = 2 if cache is torch.bfloat16 else 1
+        listed = min(length, 2048)
+        moved = 1.0 * size * batch * HEAD_DIM * (length + 2 * heads[1] * listed)
+        held = 1.0 * size * batch * HEAD_DIM * (length + 2 * heads[1] * length)
+        count = copies(moved, held, free()) if bench.clock.gpu else 1
+        if not count:
             print(f"  {task} b{batch} {length}: its cache does not fit", file=sys.stderr)
             continue
         family_of = declared.timed_family(declared.timing[0])
-        whole = itemsize * batch * length * HEAD_DIM * (2 * heads[1] + 1)
         calls = []
-        for seed in range(copies(whole) if bench.clock.gpu else 1):
+        for seed in range(count):
             inputs = hooks.load(declared).make_inputs(dims, family_of, seed, bench.device)
             given = [inputs[t.name] for t in declared.inputs] + [
                 torch.empty(t.sizes(dims), dtype=getattr(torch, t.dtype), device=bench.device) for t in declared.outputs
             ]
             calls.append(partial(getattr(module, task), *given))
-        size = 1 if cache is torch.float8_e4m3fn else 2
-        index_bytes = size * HEAD_DIM * length
-        attended = min(length, 2048)
-        moved = batch * (index_bytes + 2.0 * size * heads[1] * HEAD_DIM * attended)
-        flops = batch * (arithmetic.index_flops(length, heads[1]) + arithmetic.attend_flops(attended, heads[0]))
-        row = Row(
-            f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=bench.clock.graph(*calls, at_least=CALLS)
-        )
+        flops = batch * (arithmetic.index_flops(length, heads[1]) + arithmetic.attend_flops(listed, heads[0]))
+        us = bench.clock.graph(*calls, at_least=CALLS)
+        row = Row(f"{task} b{batch}", length, heads=f"{heads[0]}/{heads[1]}", us=us)
         row.stages = bench.clock.stages(calls[0])
         bench.add(row, flops, moved)
         del inputs, given, calls
     for of in (heads, M2) if heads == M3 else (heads,):
         size = 4.0 * of[1] * HEAD_DIM * length * batch
-        if bench.clock.gpu and not fits(size):
+        count = copies(size, size, free()) if bench.clock.gpu else 1
+        if not count:
             print(f"  dense decode b{batch} {length} {of}: its cache does not fit", file=sys.stderr)
             continue
         from torch.nn.functional import scaled_dot_product_attention as sdpa
 
         calls = []
-        for _ in range(copies(size) if bench.clock.gpu else 1):
+        for _ in range(count):
             q = torch.randn((batch, of[0], 1, HEAD_DIM), device=bench.device, dtype=torch.bfloat16)
             sizes = (batch, of[1], length, HEAD_DIM)
             k, v = (torch.randn(sizes, device=bench.device, dtype=torch.bfloat16) for _ in "kv")

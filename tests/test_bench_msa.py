@@ -40,3 +40,18 @@ def test_a_rehearsal_measures_nothing_and_says_so(tmp_path: Path) -> None:
     launched = next(line for line in ran.stdout.splitlines() if line.startswith("rehearsed launches"))
     for stage in ("index", "invert", "attend", "combine"):
         assert f"{stage} " in launched
+
+
+@pytest.mark.parametrize(("read", "held", "room", "number"), [
+    (6.3e6, 19e6, 130e9, 82),  # a short cache is read whole: 82 of them are 512 MB
+    (71e6, 604e6, 130e9, 8),  # of a long one little is read
+    (268e6, 2.4e9, 130e9, 2),
+    (4e9, 36e9, 130e9, 1),
+    (71e6, 604e6, 2e9, 3),
+    (4e9, 36e9, 30e9, 0),
+])  # fmt: skip
+def test_inputs_return_when_several_caches_have_been_read(read: float, held: float, room: float, number: int) -> None:
+    sys.path.insert(0, str(ROOT / "bench"))
+    from msa_stages import copies
+
+    assert copies(read, held, room) == number

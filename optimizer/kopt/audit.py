@@ -121,9 +121,9 @@ class Audit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._judge is not None:
-            self._judge[1].close()
-        self._stack.close()
+        with self._stack:
+            if self._judge is not None:
+                self._judge[1].close()
 
     def skipped(self, item: Item) -> bool:
         return item.needs == "gpu" and self._backend == "cpu"

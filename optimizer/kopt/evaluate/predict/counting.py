@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 LATE = "the time for counting went to the shapes before"
 LAUNCH_SECONDS = 4.0
-"""Of effort, which is counted and not timed: what one launch is sampled for. The same on a busy machine."""
+"""Of effort, which is counted and not timed: what one launch is sampled for. The same on a busy machine, until
+a deadline ends all."""
 _PATIENCE = 0.5
 """Seconds that the processes at work are left to it before another joins them. Most candidates need no more."""
 

@@ -103,8 +103,8 @@ class Recorder:
         """Count one launch, or take its counts from an earlier identical one."""
         signature = inspect.getfullargspec(fn).args
         bound = inspect.getcallargs(fn, *args, **{k: v for k, v in kwargs.items() if k in signature})
-        size = grid(bound) if callable(grid) else grid
-        x, y, z = (*(int(n) for n in (size if isinstance(size, tuple | list) else (size,))), 1, 1)[:3]
+        asked = grid(bound) if callable(grid) else grid
+        x, y, z = (*(int(n) for n in (asked if isinstance(asked, tuple | list) else (asked,))), 1, 1)[:3]
         dims = (x, y, z)
         key = ""  # of counts that are its own and could be another's
         size = dimensions(fn, dims, bound)

@@ -17,7 +17,8 @@ Route = tuple[str, str, str]
 
 PROGRAM: Span = (0, 0)
 
-# Seconds that counting takes, by what is counted: fitted to the ladders' launches on one core (within a third of it).
+# Seconds that counting takes, by what is counted: fitted to the ladders' launches on one core, and good to a factor of
+# two.
 _PER_OPERATION = 23e-6
 _PER_ELEMENT = 2.3e-9
 _PER_ACCESS = 100e-6
