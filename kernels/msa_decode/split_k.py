@@ -1,4 +1,4 @@
-"""Scores of all blocks spread over the GPU; then the 16 best, each part of a list attended by a program of its own."""
+"""Split-K: scores of all blocks spread over the GPU, each part of a list attended by a program of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain family of msa_decode over e4m3 caches: keys widened to bf16, values, whose weights are small, to fp16."""
+"""Three kernels over e4m3 caches: as in msa_decode, keys widened to bf16, values, whose weights are small, to fp16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No score in memory; tile by tile the union or KV-outer, as lists have it.
+"""Union tile or KV-outer: tile by tile, as lists have it.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/fused.py,
 kernels/msa_attend/adaptive.py and optimizer/kopt/msa/dense.py.in: change those, not this file.

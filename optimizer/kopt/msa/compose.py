@@ -33,14 +33,10 @@ class Family:
 
 
 FAMILIES = (
-    Family("plain", 1, "plain", "q_outer", "Scores in memory, the best 16 from there, attention one query at a time."),
-    Family("union", 2, "fused", "union", "No score in memory; neighbouring queries share the union of their lists."),
-    Family(
-        "kv_outer", 3, "fused", "kv_outer", "No score in memory; keys and values read once, queries gathered to them."
-    ),
-    Family(
-        "adaptive", 4, "fused", "adaptive", "No score in memory; tile by tile the union or KV-outer, as lists have it."
-    ),
+    Family("plain", 1, "plain", "q_outer", "Q-outer: scores in memory, the best 16 from there, one query at a time."),
+    Family("union", 2, "fused", "union", "Union tile: no score in memory, neighbours share their lists' union."),
+    Family("kv_outer", 3, "fused", "kv_outer", "KV-outer: no score in memory, keys and values read once."),
+    Family("adaptive", 4, "fused", "adaptive", "Union tile or KV-outer: tile by tile, as lists have it."),
 )
 
 
