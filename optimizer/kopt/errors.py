@@ -34,6 +34,10 @@ class MachineError(KoptError):
     code = ExitCode.MACHINE
 
 
+class DeviceTaken(MachineError):
+    """Somebody else measures or computes on the device: another time it can do what was asked."""
+
+
 class HarnessError(KoptError):
     """kopt itself, or something beneath it (disk, fork, compiler installation), broke."""
 

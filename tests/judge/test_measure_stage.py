@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from kopt.errors import JudgeBroke, MachineError
+from kopt.errors import DeviceTaken, JudgeBroke
 from kopt.evaluate.measure import Measure
 from kopt.evaluate.stage import Case
 from kopt.judge import Judge
@@ -86,7 +86,7 @@ def test_who_wants_to_end_waits_for_no_device(blend: Task) -> None:
     with taken(blend, pause_s=60.0) as (stage, _):
         threading.Timer(0.5, stage.hurry.set).start()
         began = time.monotonic()
-        with pytest.raises(MachineError, match="another kopt judge"):
+        with pytest.raises(DeviceTaken, match="another kopt judge"):
             stage.measure(case(blend, PLAIN), QUICK)
         assert time.monotonic() - began < 30.0
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from quick import kernel, session, task
 
 from kopt import content
 from kopt.budget import Budget
+from kopt.errors import DeviceTaken
 from kopt.journal import FILE, read
 from kopt.loop import drive
 from kopt.propose.search import Family, Search, ladder
+from kopt.records import Submission
 from kopt.run import Run
 from kopt.source import parse
 
@@ -32,6 +35,19 @@ def run_in(folder: Path, *, trials: int = 20, seed: int = 0) -> Run:
     with session(folder, budget=Budget(submissions=12, trials=trials), proposer="search", seed=seed) as live:
         drive(live, Search(FAMILIES))
         return live.run
+
+
+def test_what_ends_a_run_is_in_its_journal_and_the_submission_waits_for_a_resume(tmp_path: Path) -> None:
+    def taken(submission: Submission) -> None:
+        raise DeviceTaken("the GPU is busy")
+
+    with session(tmp_path, proposer="search", on_judge=taken) as live, pytest.raises(DeviceTaken):
+        drive(live, Search(FAMILIES))
+    with session(tmp_path, budget=Budget(submissions=2), proposer="search") as live:
+        assert live.run.errors == ["the GPU is busy"]
+        assert live.run.pending is not None
+        drive(live, Search(FAMILIES))
+        assert live.run.verdict(1) is not None
 
 
 def said(run: Run) -> list[Any]:

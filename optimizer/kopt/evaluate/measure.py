@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from kopt.errors import JudgeBroke, KoptError, MachineError
+from kopt.errors import DeviceTaken, JudgeBroke, KoptError
 from kopt.evaluate.binaries import Binaries, Made
 from kopt.evaluate.stage import Case, Earlier
 from kopt.judge import SCREENING, Judge, Judgement, Plan, Rival
@@ -29,7 +29,7 @@ _MOST_IMAGES = 16 << 20
 _PATIENCE = 20.0
 
 PAUSE_S = 30.0
-"""Between two attempts, where the machine cannot for the moment."""
+"""Between two attempts, where somebody else has the device."""
 _PAUSES = 20
 _BREAKS = 3
 """Kernels in a row over which the judge may break: more than that is no kernel's doing."""
@@ -79,9 +79,9 @@ class Measure:
         """Measure every timing shape in the task's first regime, against `rival` or the baseline. With the trace among
         `earlier`, what it recorded is replayed too, if the plan wants it.
 
-        Where it could measure before, a machine that cannot is asked again for some minutes, and then a MachineError.
-        A judge that breaks over a kernel and not over the next ones is held against that kernel; with `blame` off, or
-        when it goes on, HarnessError.
+        Where it could measure before, a device that somebody else has taken since is waited for, at most for minutes;
+        DeviceTaken. A judge that breaks over a kernel and not over the next ones is held against that kernel; with
+        `blame` off, or when it goes on, JudgeBroke.
         """
         regime: Regime = case.task.regimes[0]
         with ExitStack() as stack:
@@ -120,24 +120,26 @@ class Measure:
 
     def _patiently(self, ask: Callable[[], Judgement], blame: bool) -> tuple[Judgement, list[Finding]]:
         """What the judge says, and what had to be waited for or started again."""
-        remarks: list[Finding] = []
+        pauses = 0
         while True:
             try:
                 judged = ask()
-            except MachineError as error:
-                # A machine that has never measured will not after a while.
-                if not self._worked or len(remarks) >= _PAUSES or self.hurry.wait(self._pause_s):
+            except DeviceTaken as error:
+                # Who has only just begun is told at once.
+                if not self._worked or pauses >= _PAUSES or self.hurry.wait(self._pause_s):
                     raise
-                remarks.append(Finding(rule="judge.waited", message=f"waited {self._pause_s:g} s: {error}"))
+                pauses += 1
+                waited = Finding(rule="judge.waited", message=f"waited {pauses * self._pause_s:g} s: {error}")
                 continue
             except JudgeBroke as error:
                 self._broken += 1
                 if not blame or not self._worked or self._broken > _BREAKS:
                     raise
                 finding = Finding(rule="judge.broke", message=str(error), status=Status.CRASHED)
-                return Judgement(status=Status.CRASHED, findings=(finding,)), remarks
-            self._worked, self._broken = True, 0
-            return judged, remarks
+                judged = Judgement(status=Status.CRASHED, findings=(finding,))
+            else:
+                self._worked, self._broken = True, 0
+            return judged, [waited] if pauses else []
 
     def _made(self, stack: ExitStack, case: Case, plan: Plan) -> Made:
         if self._binaries is None:

@@ -8,11 +8,11 @@ import re
 import tempfile
 from pathlib import Path
 
-from kopt.errors import MachineError
+from kopt.errors import DeviceTaken, MachineError
 
 
 def lock(identity: str) -> int:
-    """Hold the device until this process ends; MachineError names who holds it. Returns the descriptor to keep."""
+    """Hold the device until this process ends; DeviceTaken names who holds it. Returns the descriptor to keep."""
     name = re.sub(r"[^A-Za-z0-9-]", "-", identity)
     # Not below the user's own TMPDIR: users share the device.
     path = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / f"kopt-judge-{name}.lock"
@@ -25,7 +25,7 @@ def lock(identity: str) -> int:
     except BlockingIOError:
         holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
         os.close(fd)
-        raise MachineError(
+        raise DeviceTaken(
             f"another kopt judge (process {holder}) measures on {identity}; wait for it, stop it, or name another GPU "
             "with --gpu"
         ) from None

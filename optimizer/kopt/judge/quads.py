@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from kopt.errors import MachineError
+from kopt.errors import DeviceTaken
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Sample
 from kopt.judge.batches import Batches
@@ -132,7 +132,7 @@ class Quads:
         self._crew.dismiss(CANDIDATE)
         time.sleep(0.5)
         if self._backend.witness() > _BUSY * self._resting:
-            raise MachineError("the GPU is busy with somebody else's work; wait for it, or name another with --gpu")
+            raise DeviceTaken("the GPU is busy with somebody else's work; wait for it, or name another with --gpu")
         message = "the kernel leaves work running on the device after it said that it was done"
         return Finding(rule="judge.busy", message=message, status=Status.REJECTED)
 

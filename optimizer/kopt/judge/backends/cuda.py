@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kopt.errors import MachineError
+from kopt.errors import DeviceTaken, MachineError
 from kopt.judge.backends import Activity, Sample, Tensor, nvml
 from kopt.judge.telemetry import together
 
@@ -78,7 +78,7 @@ class CudaJudge:
                 f"echo quit | nvidia-cuda-mps-control"
             )
         if others:
-            raise MachineError(
+            raise DeviceTaken(
                 f"the GPU is busy: process {', '.join(map(str, others))} computes on it; wait, or choose another"
             )
         self._nvml = pynvml
