@@ -220,6 +220,29 @@ def test_what_turns_out_wrong_in_the_finale_is_no_headline(tmp_path: Path, blend
     assert [e.n for e in finale.top(list(run))] == [1]
 
 
+def test_after_one_that_does_not_hold_up_the_next_is_measured_for_as_long_as_there_is(
+    tmp_path: Path, blend: Task, judge: Judge
+) -> None:
+    wrong = kernel("out.zero_()")
+    claims = {slow(5): 0.5, wrong: 0.9}
+    facts = {
+        "seconds": {"start": 0.0, "warm": 0.0, "check": 0.0, "quads": 4.0},
+        "quads": {s.name: [0.0] * 4 for s in blend.timing},
+    }
+    quad = 1.0 / len(blend.timing)
+    whole = finale.Pace(quad=quad).of(HEADLINE.model_copy(update={"processes": 0}), len(blend.timing))
+    with opened(tmp_path, blend, judge, claims, Budget(minutes=(whole + 0.05) / 60)) as (session, stand):
+        stand.stages = (StageResult(stage="measure", outcome="passed", facts=facts),)  # type: ignore[arg-type]
+        for source in claims:
+            session.submit(source, note="", origin="test")
+        loop.drive(session, Each([]))
+    assert session.run.finale is not None
+    assert session.run.finale.winner == 1
+    (first, *_), (then, plan, _) = stand.asked
+    assert (first, then) == (2, 1)
+    assert finale.FEWEST <= plan.quads < HEADLINE.quads
+
+
 def test_a_finale_is_held_once_and_again_after_something_new(tmp_path: Path, blend: Task, judge: Judge) -> None:
     claims = {slow(5): 0.5, slow(4): 0.6}
     first, second = claims

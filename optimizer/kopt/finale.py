@@ -150,10 +150,14 @@ class _Round:
             return self._closed(None, None, "no time was left to measure anything again")
         contests: list[Contest] = []
         for entry in self._finalists:
-            if len([c for c in contests if c.passed]) == count:
+            passed = sum(c.passed for c in contests)
+            if passed == count or (passed and self._short_of(plan)):
                 break
-            if contests and self._short_of(plan):
-                break
+            if contests and not passed:
+                # Those before did not hold up; what time is left may do for fewer, or for a shorter one.
+                plan, count = plans(self._left(), self._pace, self._shapes)
+                if plan is None:
+                    break
             contests.append(self._contest(entry, plan, None))
         stood = sorted((c for c in contests if c.passed), key=lambda c: -(c.score or 0.0))
         if not stood:

@@ -497,6 +497,14 @@ def test_a_batch_that_something_else_delays_is_no_amortisation(blend: Task) -> N
     assert not [f for f in found if f.status]
 
 
+def test_a_host_that_is_slow_for_a_while_is_no_amortisation(blend: Task) -> None:
+    cards = deck(blend, 12, 100)
+    # Slow in the first three batches of new operands, as seen with calls shorter than their host code.
+    delays = iter([40.0, 0.0] * 3 + [0.0] * 100)
+    found = agreement(blend.timing[0], cards, 100, lambda calls: 92.0 + next(delays))
+    assert not [f for f in found if f.status]
+
+
 @pytest.mark.parametrize("batch", [0.0, 250.0])
 def test_what_a_batch_costs_besides_its_calls_is_no_amortisation(blend: Task, batch: float) -> None:
     cards = deck(blend, 12, 100)

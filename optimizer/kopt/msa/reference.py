@@ -16,6 +16,9 @@ from kopt.msa import BLOCK, TOP_K
 if TYPE_CHECKING:
     import torch
 
+FAINT = 2.0**-25
+"""Half the least number of fp16: a weight may be rounded by so much of the largest one, or away."""
+
 _GATHERED = 1 << 26
 """Elements of gathered keys that are held at a time."""
 
@@ -228,6 +231,8 @@ class Rows:
     """[rows, HQ, D]: root of the sum of squares of what each listed block adds to out."""
     size: torch.Tensor
     """[rows, HQ, D]: sum of weight times |value|."""
+    faint: torch.Tensor
+    """[rows, HQ, D]: what the weights that fp16 has no room for beside the largest add to `size`."""
     products: torch.Tensor
     """[rows, HQ]: the largest scaled sum of |q| |k| over a key that counts."""
 
@@ -253,7 +258,9 @@ def attend_rows(
     shape = (len(rows), q.shape[1], q.shape[2])
     out = torch.zeros(shape, dtype=dtype, device=q.device)
     lse = torch.full(shape[:2], float("-inf"), dtype=dtype, device=q.device)
-    spread, parts, size = (torch.zeros(shape if errors else (0,), dtype=dtype, device=q.device) for _ in range(3))
+    spread, parts, size, faint = (
+        torch.zeros(shape if errors else (0,), dtype=dtype, device=q.device) for _ in range(4)
+    )
     products = torch.zeros(shape[:2] if errors else (0,), dtype=dtype, device=q.device)
     group = q.shape[1] // k.shape[1]
     step = max(1, _GATHERED // (ids.shape[2] * BLOCK * q.shape[2]))
@@ -281,10 +288,11 @@ def attend_rows(
                 continue
             spread[part, heads] = (weights.square() @ values.square()).sqrt()
             size[part, heads] = weights @ values.abs()
+            faint[part, heads] = weights.clamp(max=FAINT * weights.amax(-1, keepdim=True)) @ values.abs()
             by_block = weights.unflatten(-1, (-1, BLOCK)).transpose(1, 2) @ values.unflatten(1, (-1, BLOCK))
             parts[part, heads] = by_block.square().sum(1).sqrt()
             products[part, heads] = (asked.abs() @ keys.abs().transpose(1, 2) * scale).amax(-1)
-    return Rows(out, lse, spread, parts, size, products)
+    return Rows(out, lse, spread, parts, size, faint, products)
 
 
 def _named(listed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:

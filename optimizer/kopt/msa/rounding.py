@@ -29,6 +29,7 @@ def allowed(rows: Rows, alike: int = 1) -> torch.Tensor:
     weights rounded to bf16 before they meet the values, and up to 16 partial results rounded to bf16 before they are
     added. The error of a logit moves its weight by as much; it is relative to the sum of |q||k|, which outliers drive
     up, and whatever is left of it after softmax moves out by no more than that times the sum of weight times |value|.
+    Weights in fp16, which is as good, vanish where they are faint.
 
     Of so many `alike` keys and values, copies of each other, the weights are rounded alike too: their steps are not
     independent but one of that length.
@@ -36,4 +37,4 @@ def allowed(rows: Rows, alike: int = 1) -> torch.Tensor:
     walk = 8 * alike**0.5 * STEP
     logit = SUM_ERROR[rows.out.device.type] * rows.products + 2.0**-16
     near = 1.01 * 2.0**-8 * rows.out.abs() + walk * (rows.spread + rows.parts) + logit[..., None] * rows.size
-    return near.double() + LEAST
+    return near.double() + rows.faint + LEAST
