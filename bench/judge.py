@@ -1,11 +1,12 @@
 """Whether the judge's numbers are true: against an independent clock, against themselves, against kernels that cheat.
 
-    python bench/judge.py [--backend cuda|cpu] [--gpu N] [--only spread,verdicts,...] [--json FILE]
+    python bench/judge.py [--backend cuda|cpu] [--gpu N] [--only spread,verdicts,...] [--minutes 8] [--json FILE]
 
 spread     the vendor library against itself, ten verdicts of a contest's twelve quads: how far do the ratios lie apart?
 verdicts   seconds to a verdict, and the table of one for the vendor library at all timing shapes
 sustained  the same under lasting load
 families   every kernel family at its defaults, one quad
+run        kopt run fp8_gemm, search alone: its verified kernel in burst and under lasting load, and its predictions
 corpus     kernels that cheat or break must be rejected, honest ones accepted
 control    torch.mm in bf16, judged and, interleaved, timed by CUDA events around a CUDA graph in this process
 tolerance  how near the vendor library comes to the task's limits
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "optimizer"), str(ROOT / "tests")]
 
 from judge import kernels  # noqa: E402
+from judge_run import BESIDE, PEAK, predicted, search  # noqa: E402
 
 from kopt import content  # noqa: E402
 from kopt.audit import Audit, Result, score  # noqa: E402
@@ -41,6 +43,8 @@ from kopt.records import Shape, Status  # noqa: E402
 RESULTS: dict[str, Any] = {}
 DEVICE = ""
 """UUID of the GPU that everything is measured on."""
+MINUTES = 8.0
+"""Of the section run."""
 MM = "import torch\n\ndef bf16_mm(a, b, out):\n    torch.mm(a, b.T, out=out)\n"
 VENDOR = (
     "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
@@ -53,10 +57,11 @@ def say(section: str, text: str, **row: Any) -> None:
     print(f"{section:9s} {text}", flush=True)
 
 
-def goal(section: str, what: str, value: float, limit: float, unit: str) -> None:
-    """What the judge must reach on an H200; below the limit it holds."""
-    say(section, f"goal: {what} {value:.2f} {unit}, under {limit:g}: {'holds' if value < limit else 'MISSED'}",
-        right=value < limit)  # fmt: skip
+def goal(section: str, what: str, value: float, limit: float, unit: str, *, least: bool = False) -> None:
+    """What the judge must reach on an H200: less than the limit, or at `least` as much."""
+    right = value >= limit if least else value < limit
+    asked = f"{'at least' if least else 'under'} {limit:g}"
+    say(section, f"goal: {what} {value:.2f} {unit}, {asked}: {'holds' if right else 'MISSED'}", right=right)
 
 
 def small(dims: dict[str, int]) -> list[Shape]:
@@ -217,6 +222,24 @@ def families(backend: str) -> None:
             show("families", judgement)
 
 
+def run(backend: str) -> None:
+    task = content.load_task("fp8_gemm", ROOT)
+    held = search(MINUTES, DEVICE if backend == "cuda" else "")
+    say("run", f"{held.folder}: {held.reason}; {held.times}")
+    for m in held.measurements:
+        use = f"{100 * m.utilization.value:.1f} %" if m.utilization else "-"
+        ratio = f"x{m.baseline_ratio.value:.4f}" if m.baseline_ratio else "-"
+        say("run", f"  {m.shape:12s} {m.regime} {m.host_us.value:.1f} us {use} {ratio}")
+    predicted(held.folder)
+    if backend == "cpu":
+        return
+    goal("run", "data-sheet peak at the best timing shape", 100 * held.peak, 100 * PEAK, "%", least=True)
+    goal("run", "of cuBLASLt's speed, geometric mean of all shapes", held.beside, BESIDE, "x", least=True)
+    with Judge(task, backend, device=DEVICE) as judge:
+        plan = Plan(quads=2, check=False, graph=False, agreement=False)
+        show("run", judge.measure(held.source, parameters=held.parameters, regime="sustained", plan=plan))
+
+
 def tolerance(backend: str) -> None:
     """How near the vendor library comes to the task's limits, on every check shape and family."""
     import torch
@@ -293,7 +316,7 @@ def dump(judgement: Judgement) -> dict[str, Any]:
 
 
 # `control` and `tolerance` last: they open the device in this process, and a judge refuses a device that others use.
-SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, corpus, control, tolerance)}
+SECTIONS = {f.__name__: f for f in (spread, verdicts, sustained, families, run, corpus, control, tolerance)}
 
 
 def main() -> int:
@@ -301,10 +324,12 @@ def main() -> int:
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--gpu", help="index or UUID; default: the first that is idle")
     parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--minutes", type=float, default=8.0, help="of the section run")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    global DEVICE, MINUTES
+    MINUTES = args.minutes
     if args.backend == "cuda":
-        global DEVICE
         os.environ["CUDA_VISIBLE_DEVICES"] = DEVICE = choose(None, args.gpu).gpu or ""
     broken = False
     for name in args.only.split(","):

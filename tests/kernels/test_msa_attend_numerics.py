@@ -42,10 +42,12 @@ def numerics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Numerics]:
         yield Numerics(workers, tmp_path_factory.mktemp("store"), deadline=800)
 
 
-@pytest.mark.parametrize("other", [False, True], ids=["default", "other"])
-@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
-def test_it_passes(path: Path, other: bool, task: Task, numerics: Numerics) -> None:
-    parameters = OTHER.get(path.stem, {}) if other else {}
+POINTS = [(path, parameters) for path in FAMILIES for parameters in ({}, OTHER[path.stem])]
+POINTS += [(path, {"ALONE": 4096}) for path in FAMILIES if path.stem == "adaptive"]
+
+
+@pytest.mark.parametrize(("path", "parameters"), POINTS, ids=lambda of: of.stem if isinstance(of, Path) else str(of))
+def test_it_passes(path: Path, parameters: Parameters, task: Task, numerics: Numerics) -> None:
     checked = numerics.check(task, path.read_text(encoding="utf-8"), parameters, 0, product("h200"))
     assert not checked.unavailable
     assert not any(checked.findings.values())

@@ -1,0 +1,76 @@
+"""The section `run` of bench/judge.py: a search alone, by the clock, and what its best kernel reaches.
+
+The run's folder stays where it was written, for kopt show, report and publish.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from predict import recorded, report
+
+from kopt.records import Measurement, Parameters
+from kopt.run import Run
+
+PEAK = 0.713
+"""Part of the data sheet's peak to reach at one timing shape: the best of the run to beat."""
+BESIDE = 0.97
+"""Of the vendor library's speed, as a geometric mean over all timing shapes."""
+
+
+class Held(NamedTuple):
+    """What a run's finale verified."""
+
+    folder: Path
+    source: str
+    parameters: Parameters
+    measurements: tuple[Measurement, ...]
+    reason: str
+    times: str
+    """What stands behind every shape."""
+
+    @property
+    def peak(self) -> float:
+        return max((m.utilization.value for m in self.measurements if m.utilization), default=0.0)
+
+    @property
+    def beside(self) -> float:
+        """Geometric mean of the ratios to the baseline; 0 where a shape lacks one."""
+        ratios = [m.baseline_ratio.value if m.baseline_ratio else 0.0 for m in self.measurements]
+        return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else 0.0
+
+
+def search(minutes: float, device: str) -> Held:
+    """`kopt run fp8_gemm` in a workspace of its own; on the CPU (device ""), one submission, modelled."""
+    workspace = Path(tempfile.mkdtemp(prefix="kopt-acceptance-"))
+    asked = (
+        ["--minutes", str(minutes), "--gpu", device]
+        if device
+        else ["--submissions", "1", "--trials", "1", "--modelled"]
+    )
+    command = [sys.executable, "-m", "kopt", "run", "fp8_gemm", "--name", "acceptance", "-w", str(workspace), *asked]
+    print(" ".join(command[1:]), flush=True)
+    subprocess.run(command, check=True)
+    folder = workspace / "submissions" / "acceptance"
+    run = Run.load(folder)
+    if not device:
+        best = list(run)[-1]
+        return Held(folder, run.source(best.n), best.submission.parameters, (), "modelled: nothing was measured", "")
+    finale = run.finale
+    if finale is None or finale.winner is None:
+        raise RuntimeError(f"{folder}: no finale verified a kernel: {finale.reason if finale else run.errors}")
+    won = run.entry(finale.winner)
+    times = f"{finale.quads} quads a shape, the best of {finale.submissions} submissions"
+    return Held(
+        folder, run.source(won.n), won.submission.parameters, finale.measurements, f"#{won.n}, {finale.reason}", times
+    )
+
+
+def predicted(folder: Path) -> None:
+    """Rank correlation and median error of the predictions that the run made before it measured."""
+    report(recorded(folder, again=False, verbose=False))
