@@ -1,4 +1,4 @@
-"""Lists of requests longer than those that the numerics stage can afford."""
+"""Decoding beyond what the numerics stage can afford: long lists, and queries of any size over e4m3 caches."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
 
 HERE = Path(__file__).parent
-SPLIT_K = HERE.parents[1] / "kernels" / "msa_decode" / "split_k.py"
+KERNELS = HERE.parents[1] / "kernels"
+
+
+def interpreted(script: str, kernel: Path) -> Any:
+    command = [sys.executable, str(HERE / script), str(kernel)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def found() -> Any:
-    command = [sys.executable, str(HERE / "msa_decode_long.py"), str(SPLIT_K)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return interpreted("msa_decode_long.py", KERNELS / "msa_decode" / "split_k.py")
 
 
 def test_every_list_is_that_of_a_sorted_order(found: Any) -> None:
@@ -32,3 +36,9 @@ def test_every_list_is_that_of_a_sorted_order(found: Any) -> None:
 def test_calls_over_a_thousand_pages_agree_with_the_reference(found: Any) -> None:
     assert len(found["calls"]) == 2
     assert all(off < 4e-3 for off in found["calls"].values()), found["calls"]
+
+
+def test_queries_far_beyond_fp16_are_taken_to_it_and_back_without_a_trace() -> None:
+    same = interpreted("msa_decode_sizes.py", KERNELS / "msa_decode_e4m3" / "split_k.py")
+    assert len(same) == 8
+    assert all(same.values()), same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,11 @@ def test_a_mutant_is_killed(name: str, numerics: Numerics) -> None:
 
 
 def test_the_e4m3_family_is_the_other_one_widened_and_scaled() -> None:
+    """But for its docstring and `halves`, which takes queries to where keys are taken."""
     lines = E4M3.replace("msa_decode_e4m3", "msa_decode").splitlines()
-    rest = {line for line in lines[1:] if "float16" not in line and "scale" not in line}
+    tree = ast.parse(E4M3)
+    own = [tree.body[0], next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "halves")]
+    new = {number for node in own for number in range(node.lineno, (node.end_lineno or 0) + 1)}
+    shared = {line for number, line in enumerate(lines, 1) if number not in new}
+    rest = {line for line in shared if not any(word in line for word in ("float16", "scale", "halves"))}
     assert rest <= set(SPLIT_K.splitlines())
