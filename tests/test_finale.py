@@ -18,8 +18,10 @@ from quick import TOOLCHAIN
 
 from kopt import content, finale, loop
 from kopt.budget import Budget
+from kopt.errors import MachineError
 from kopt.evaluate.contest import contest
 from kopt.evaluate.measure import Measure
+from kopt.evaluate.score import score
 from kopt.evaluate.stage import Case
 from kopt.journal import FILE, Journal
 from kopt.judge import HEADLINE, Judge, Plan, Rival, promotes
@@ -40,7 +42,7 @@ from kopt.records import (
 )
 from kopt.run import Run
 from kopt.runs import summaries
-from kopt.session import Session
+from kopt.session import Session, Stop
 
 HASTE = {
     "quads": 6,
@@ -61,6 +63,12 @@ def slow(ms: float) -> str:
 @pytest.fixture(scope="module")
 def blend() -> Task:
     return content.read_task(Path(__file__).parent / "judge" / "tasks" / "blend")
+
+
+@pytest.fixture(scope="module")
+def lasting(blend: Task) -> Task:
+    """The same under lasting load, too."""
+    return blend.model_copy(update={"regimes": ("burst", "sustained")})
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +226,46 @@ def test_what_turns_out_wrong_in_the_finale_is_no_headline(tmp_path: Path, blend
     assert run.finale.winner == 1
     assert run.entry(2).refuted
     assert [e.n for e in finale.top(list(run))] == [1]
+
+
+def test_the_winner_is_measured_under_lasting_load_too_and_that_is_no_part_of_the_headline(
+    tmp_path: Path, lasting: Task, judge: Judge
+) -> None:
+    claims = {slow(5): 0.5}
+    with opened(tmp_path, lasting, judge, claims) as (session, _):
+        loop.drive(session, Each(list(claims)))
+        run, held = session.run, session.run.finale
+    assert held is not None
+    shapes = [s.name for s in lasting.timing]
+    assert run.errors == []
+    assert [(m.shape, m.regime) for m in held.sustained] == [(name, "sustained") for name in shapes]
+    assert [m.regime for m in held.measurements] == ["burst"] * len(shapes)
+    assert run.measured_again(1) == held.measurements + held.sustained
+    assert held.score == score(lasting, product("h200"), held.measurements)
+    assert held.sustained_seconds > 0
+
+
+@pytest.mark.parametrize("error", [Stop("stopped by request"), MachineError("the GPU is gone")])
+def test_a_headline_that_stands_is_not_lost_to_what_comes_after(
+    tmp_path: Path, lasting: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    claims = {slow(5): 0.5}
+    with opened(tmp_path, lasting, judge, claims) as (session, stand):
+        measured, asked = stand.remeasure, []
+
+        def remeasure(submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
+            if plan.regime == "sustained":
+                asked.append(plan)
+                raise error
+            return measured(submission, source, plan, rival)
+
+        monkeypatch.setattr(stand, "remeasure", remeasure)
+        loop.drive(session, Each(list(claims)))
+        held = session.run.finale
+    assert held is not None
+    assert held.winner == 1
+    assert held.sustained == ()
+    assert len(asked) == 1
 
 
 def test_after_one_that_does_not_hold_up_the_next_is_measured_for_as_long_as_there_is(

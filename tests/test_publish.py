@@ -156,6 +156,17 @@ def test_shares_by_shape_are_of_what_the_score_is_of(tmp_path: Path, blend: Task
         assert other not in text
 
 
+def test_what_lasting_load_makes_of_it_stands_apart(tmp_path: Path, blend: Task) -> None:
+    _, record = publish(a_run(tmp_path, blend), 1, blend, tmp_path)
+    (first, *_) = record.measurements
+    assert "lasting" not in header(record, blend)
+    slower = first.model_copy(update={"regime": "sustained", "host_us": Quantity(value=123.4)})
+    text = header(record.model_copy(update={"measurements": (*record.measurements, slower)}), blend)
+    before, after = text.split("Under lasting load, which is no part of that number:\n")
+    assert "123.4 us" not in before
+    assert "123.4 us" in after.splitlines()[0]
+
+
 def test_a_published_file_keeps_the_contract_and_runs_as_chosen(tmp_path: Path, blend: Task) -> None:
     text = compose(KERNEL, blend, {"TILE": 64, "FAST": False}, {}, "top\n\nline")
     assert list(check(text, "blend", 4)) == []

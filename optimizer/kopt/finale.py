@@ -2,7 +2,8 @@
 
 What a run measured on its way chose the finalists, and the best of many noisy numbers is always too good. So each of
 the top five is measured once more against the task's baseline, in fresh processes with fresh inputs; then whoever did
-better there than the incumbent meets it in quads of the two, and takes its place by the rule of `judge.promotes`.
+better there than the incumbent meets it in quads of the two, and takes its place by the rule of `judge.promotes`. With
+what time is left the winner is measured under lasting load, which is shown beside the headline and is no part of it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from kopt.budget import Budget
 from kopt.errors import HarnessError, KoptError, MachineError
 from kopt.evaluate import VERSION
 from kopt.evaluate.contest import contest
-from kopt.judge.plan import HEADLINE, PROMOTION, Plan, Rival
+from kopt.judge.plan import HEADLINE, HEAT_S, LASTING, PROMOTION, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
-from kopt.records import Contest, Evidence, Finale, Measurement, Verdict
+from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Verdict
 from kopt.run import Entry, Run
 from kopt.session import Session, Stop
 
@@ -30,6 +31,8 @@ FEWEST = 8
 _EXTRAS, _EXTRA_BATCHES = 5, 20
 """What replays, counters and batches of other lengths cost at every shape, in quads; and in single batches, for a task
 without a baseline."""
+_LASTING_S = 0.25
+"""Seconds of a batch under lasting load, what is drawn and checked included."""
 _QUAD_S, _START_S = 1.0, 10.0
 """Seconds of a quad, and of a process at all shapes, where the run has not measured them."""
 
@@ -46,6 +49,11 @@ class Pace(NamedTuple):
 
     def of(self, plan: Plan, shapes: int) -> float:
         return shapes * (plan.quads + self.extras) * self.quad + plan.processes * self.start + self.check
+
+    def lasting(self, shapes: int) -> float:
+        """Of `LASTING`: four batches a quad, each heated for and of 100 ms."""
+        batch = HEAT_S["sustained"] + _LASTING_S
+        return shapes * (4 * LASTING.quads * batch + self.quad) + self.start
 
 
 class Reserve:
@@ -196,12 +204,15 @@ class _Round:
 
     def _closed(self, won: Contest | None, incumbent: Entry | None, reason: str, *, promoted: bool = False) -> Finale:
         first = incumbent or self._finalists[0]
+        sustained, seconds = self._lasting(won.submission) if won else ((), 0.0)
         return Finale(
             winner=won.submission if won else None,
             score=won.score if won else None,
             measurements=won.measurements if won else (),
             quads=won.fewest if won else 0,
             batches=won.batches if won else 0,
+            sustained=sustained,
+            sustained_seconds=seconds,
             incumbent=first.n,
             promoted=promoted,
             submissions=self._submissions,
@@ -210,6 +221,28 @@ class _Round:
             evaluator=VERSION,
             reason=reason,
         )
+
+    def _lasting(self, n: int) -> tuple[tuple[Measurement, ...], float]:
+        """Of the winner under lasting load, and the seconds that took; nothing where there is no time, or it cannot be.
+
+        The headline stands by now, and whatever happens here does not touch it.
+        """
+        session, left = self._session, self._left()
+        if "sustained" not in session.task.regimes or (left is not None and self._pace.lasting(self._shapes) > left):
+            return (), 0.0
+        try:
+            result = session.remeasure(n, LASTING)
+        except Stop:
+            return (), 0.0
+        except KoptError as error:
+            session.record("error", message=f"finale: under lasting load: {error}")
+            return (), 0.0
+        seconds = round(result.seconds, 3)
+        if result.outcome is not Outcome.PASSED:
+            why = next((str(f) for f in result.findings if f.status), "no verdict")
+            session.record("error", message=f"finale: under lasting load: {why}")
+            return (), seconds
+        return tuple(result.artifacts.get("measurements", ())), seconds
 
     def _left(self) -> float | None:
         minutes = self._session.budget.minutes

@@ -178,16 +178,16 @@ class Run:
         return Verdict.model_validate(journal.read_at(self.folder / journal.FILE, *entry.place)["verdict"])
 
     def measured_again(self, n: int) -> tuple[Measurement, ...]:
-        """What stands behind its score since a finale measured it again; () when none has."""
+        """What stands behind its score since a finale measured it again, and beside it the winner under lasting load;
+        () when none has."""
         entry = self.entry(n)
         if entry.screened is None:
             return ()
         event = journal.read_at(self.folder / journal.FILE, *entry.again)
-        return (
-            Finale.model_validate(event["finale"]).measurements
-            if "finale" in event
-            else (Contest.model_validate(event["contest"]).measurements)
-        )
+        if "finale" not in event:
+            return Contest.model_validate(event["contest"]).measurements
+        finale = Finale.model_validate(event["finale"])
+        return finale.measurements + finale.sustained
 
     def trial(self, n: int, trial: int) -> Trial:
         row = self.entry(n).trials[trial - 1]

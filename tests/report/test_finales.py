@@ -10,8 +10,8 @@ import nights
 import pytest
 from rich.console import Console
 
-from kopt.journal import FILE, Journal
-from kopt.report import figure, terminal
+from kopt.journal import FILE, Journal, read
+from kopt.report import figure, live, terminal
 from kopt.report.ledger import Following, load
 from kopt.report.page.render import Page
 from kopt.report.page.standalone import standalone
@@ -20,6 +20,7 @@ from kopt.report.task import about
 from kopt.report.verdicts import verdict
 from kopt.run import Run
 from kopt.runs import summaries
+from kopt.text import percent
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_times_and_intervals_are_those_of_the_second_measurement(page: Page) -> 
     assert run.finale is not None
     shown = verdict(run, best.n)
     assert shown is not None
-    assert shown.measurements == run.finale.measurements
+    assert shown.measurements == run.finale.measurements + run.finale.sustained
     assert shown.score == run.finale.score
     low, high = page.following.ledger.intervals[best.n]
     assert low < (best.score or 0) < high
@@ -78,6 +79,22 @@ def test_times_and_intervals_are_those_of_the_second_measurement(page: Page) -> 
     assert verdict(run, other.submission).measurements == other.measurements  # type: ignore[union-attr]
     low, high = page.following.ledger.intervals[other.submission]
     assert low < (other.score or 0) < high
+
+
+def test_lasting_load_is_shown_beside_the_headline_and_is_no_part_of_it(page: Page) -> None:
+    run, best = page.following.run, page.rows.best
+    assert best is not None
+    assert run.finale is not None
+    slow, fast = (min(m.utilization.value for m in found if m.utilization)
+                  for found in (run.finale.sustained, run.finale.measurements))  # fmt: skip
+    assert slow < fast
+    assert best.score == run.finale.score
+    assert page.article(best.n).count("<td>sustained</td>") == len(run.finale.sustained)
+    out = io.StringIO()
+    lines = live.Lines(Console(file=out, width=200))
+    for event in read(run.folder / FILE):
+        lines.on_event(event, run)
+    assert f"under lasting load {percent(slow)} to " in out.getvalue()
 
 
 def test_the_page_says_verified_and_lists_what_was_measured_again(page: Page) -> None:

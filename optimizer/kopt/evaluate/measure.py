@@ -76,14 +76,14 @@ class Measure:
     def measure(
         self, case: Case, plan: Plan, rival: Rival | None = None, *, earlier: Earlier | None = None, blame: bool = True
     ) -> StageResult:
-        """Measure every timing shape in the task's first regime, against `rival` or the baseline. With the trace among
+        """Measure every timing shape in the plan's regime, against `rival` or the baseline. With the trace among
         `earlier`, what it recorded is replayed too, if the plan wants it.
 
         Where it could measure before, a device that somebody else has taken since is waited for, at most for minutes;
         DeviceTaken. A judge that breaks over a kernel and not over the next ones is held against that kernel; with
         `blame` off, or when it goes on, JudgeBroke.
         """
-        regime: Regime = case.task.regimes[0]
+        regime: Regime = plan.regime or case.task.regimes[0]
         with ExitStack() as stack:
             made = self._made(stack, case, plan)
             if rival is not None and rival.source is not None:

@@ -27,6 +27,8 @@ class Plan(Record):
 
     quads: int = Field(default=4, ge=1)
     """ABBA quads per shape, over all processes."""
+    regime: Regime | None = None
+    """None for the task's first."""
     precision: float | None = None
     """A shape is done before it has all its quads when the ratio's 95 % interval reaches no further than this fraction
     to either side; three quads are the fewest for that. None: all of them, whatever they show."""
@@ -62,6 +64,8 @@ SCREENING = Plan(quads=4, precision=0.01, graph=False, agreement=False, rest=0.5
 they do from one verdict to the next (docs/judge-feasibility.md)."""
 PROMOTION = Plan(quads=12, processes=3, witness=True, seconds=300.0)
 HEADLINE = Plan(quads=20, processes=4, witness=True, seconds=600.0)
+LASTING = Plan(quads=3, regime="sustained", check=False, replay=False, graph=False, agreement=False, seconds=300.0)
+"""What is added to a headline, of a kernel whose checks are behind it."""
 
 
 class Rival(Record):

@@ -32,7 +32,7 @@ def verified(run: Run, n: int) -> Verified | None:
     processes = sum(c.processes for c in contests)
     if run.finale.winner == n and run.finale.score is not None:
         held = run.finale
-        return Verified(run.finale.score, held.measurements, held.quads, processes, held.batches)
+        return Verified(run.finale.score, held.measurements + held.sustained, held.quads, processes, held.batches)
     first = next((c for c in contests if c.against is None), None)
     return of(first) if first else None
 

@@ -175,7 +175,9 @@ def header(record: Published, task: Task) -> str:
         times = behind(record.quads, record.batches)
         lines.append(f"Measured: {100 * record.score:.1f} % {of} (geometric mean), {times} a shape,")
         lines.append(f"in fresh processes, after the best of {record.submissions} submissions was known.")
-        lines += [f"  {_row(m, record.metric)}" for m in record.measurements]
+        lines += [f"  {_row(m, record.metric)}" for m in record.measurements if m.regime != "sustained"]
+        if lasting := [f"  {_row(m, record.metric)}" for m in record.measurements if m.regime == "sustained"]:
+            lines += ["Under lasting load, which is no part of that number:", *lasting]
     chain = record.toolchain
     versions = [f"torch {chain.torch}", f"triton {chain.triton}", f"evaluator {record.evaluator}"]
     if driver := record.machine.get("driver"):

@@ -53,6 +53,10 @@ class Finale(Record):
     """Valid quads behind every shape of `measurements`."""
     batches: int = Field(default=0, ge=0)
     """The same where the task has no baseline, and no two submissions were compared."""
+    sustained: tuple[Measurement, ...] = ()
+    """Of the winner under lasting load, from one process, where time was left for it; no part of the score."""
+    sustained_seconds: float = 0.0
+    """What that took; contests have their own."""
     incumbent: int | None
     """The best one by what was measured during the run."""
     promoted: bool = False

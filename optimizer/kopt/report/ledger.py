@@ -124,6 +124,7 @@ class Ledger:
 
     def _on_finale(self, event: journal.Event, run: Run) -> None:
         finale = event.payload["finale"]
+        self.stages["finale"] += _number(finale.get("sustained_seconds"))
         if finale.get("winner") is not None and (ends := _interval(finale, run.meta.metric)):
             self._again[finale["winner"]] = ends
         for n, ends in self._again.items():
