@@ -358,7 +358,7 @@ def test_a_host_that_stalls_in_one_batch_makes_a_quad_uneven(arm: str) -> None:
 
 
 def batch(us: float, reveal: float) -> Batch:
-    return Batch(us, reveal, us, 2, Sample())
+    return Batch(us, reveal, 2, Sample())
 
 
 def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further() -> None:

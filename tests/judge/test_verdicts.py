@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,14 @@ def test_every_process_is_held_to_the_vendor_librarys_exactness(judge: Judge) ->
     judgement = judge.measure(source, plan=plan)
     assert judgement.status is Status.WRONG
     assert judgement.findings[-1].rule == "judge.precision"
+
+
+def test_who_hangs_is_told_with_how_far_it_came(judge: Judge) -> None:
+    stuck = kernel("global N\nN += 1\nif N > 6:\n    time.sleep(60)\ncompute(a, scale, b, out)", "import time\nN = 0")
+    judgement = judge.measure(stuck, plan=UNCHECKED.model_copy(update={"call_seconds": 3.0}))
+    assert judgement.status is Status.TIMEOUT
+    message = judgement.findings[-1].message
+    assert re.search(r"did not finish within \S+ s, by its word with \d+ of \d+ calls returned", message), message
 
 
 def test_when_the_time_is_over_what_was_measured_is_not_lost(judge: Judge) -> None:

@@ -32,8 +32,6 @@ class Batch:
     """From before the reveal to after the gather."""
     reveal_us: float
     """Of it, the reveal."""
-    wall_us: float
-    """From GO to the runner's word that it is done, by the host's clock."""
     calls: int
     sample: Sample
     worked: float = 0.0
@@ -141,7 +139,7 @@ def run(
     arm.errors.add(secret.rms, secret.slice_rms)
     if calls and look in LARGE:
         worked = time.monotonic()
-    return Batch(us, reveal_us, (ended - began) / 1e3, len(calls) * repeat, sample, worked, finding, secret)
+    return Batch(us, reveal_us, len(calls) * repeat, sample, worked, finding, secret)
 
 
 def _examine(arm: Arm, secret: Snapshot, calls: Sequence[Call], family: str, look: Look) -> Finding | None:

@@ -99,7 +99,7 @@ class Batches:
             message += f" ({why})" if (why := arm.runner.refusal) else ""
             raise Rejected(Finding(rule="judge.graph", message=message, status=Status.REJECTED), arm.label)
         if batch is None:
-            return Batch(0.0, 0.0, 0.0, 0, Sample())
+            return Batch(0.0, 0.0, 0, Sample())
         self._worked = batch.worked
         if batch.finding is not None:
             raise Rejected(batch.finding, arm.label)

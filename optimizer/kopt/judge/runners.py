@@ -8,7 +8,7 @@ import select
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -190,6 +190,7 @@ class Runner:
         if mode != "graph":
             calls, repeat = [*calls] * repeat, 1
         self._number += 1
+        self._echoes = mode != "graph" and len(calls) > 0
         self._nonces = protocol.nonces(max(1, len(calls)))
         self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls],
                     "repeat": repeat})  # fmt: skip
@@ -208,8 +209,17 @@ class Runner:
         self._orders[protocol.GO] = self._number
 
     def done(self, seconds: float) -> None:
-        """Wait until the runner says that it is done."""
-        self._wait(protocol.DONE, self._nonces[-1], seconds, "finish")
+        """Wait until the runner says that it is done; who is late is told with how far it says it came."""
+        self._wait(protocol.DONE, self._nonces[-1], seconds, "finish", self._progress)
+
+    def _progress(self) -> str:
+        if not self._echoes:
+            return ""
+        seen = self._reports[protocol.PROGRESS]
+        made, calls = self._nonces.index(seen) + 1 if seen in self._nonces else 0, len(self._nonces)
+        if made == calls:
+            return f", by its word after the last of {calls} calls had returned: the device has not ended them"
+        return f", by its word with {made} of {calls} calls returned"
 
     def kill(self) -> None:
         """End it and everything it started; returns when nothing is left, HarnessError when that takes too long."""
@@ -236,11 +246,12 @@ class Runner:
                 self._ended = answer
         return self._ended
 
-    def _wait(self, word: int, value: int, seconds: float, what: str) -> None:
+    def _wait(self, word: int, value: int, seconds: float, what: str, further: Callable[[], str] = lambda: "") -> None:
         try:
             self._reports.wait(word, value, seconds, alive=self._alive)
         except protocol.Timeout:
-            raise self._fail(Status.TIMEOUT, "judge.deadline", f"did not {what} within {seconds:g} s") from None
+            message = f"did not {what} within {seconds:g} s{further()}"
+            raise self._fail(Status.TIMEOUT, "judge.deadline", message) from None
 
     _looked = 0.0
 
