@@ -62,6 +62,14 @@ def test_every_file_of_the_corpus_is_in_its_index_and_every_cheat_in_the_readme(
             assert item.expect or item.kind == "harmless"
 
 
+def test_every_cheat_is_told_by_rules_and_none_by_a_status_or_a_whole_stage() -> None:
+    # A rule has a stage before its dot. "crashed" or "judge" would be right for a kernel that fails by accident, too.
+    for item in ITEMS:
+        if item.kind == "guilty":
+            words = item.expect.split(",")
+            assert all(re.fullmatch(r"[a-z]+\.[a-z]+", word) for word in words), f"{item.file}: {item.expect}"
+
+
 def test_honest_files_keep_the_contract_by_their_text_too() -> None:
     from kopt.evaluate.policy import check
 

@@ -175,7 +175,7 @@ class Audit:
         plan, shapes = PLANS[self._backend], task.timing
         if self._backend == "cuda":
             shapes = (Shape(name="big", dims=dict.fromkeys(task.dims, BIG)),)
-            if "timeout" in item.expect:
+            if "judge.deadline" in item.expect or "timeout" in item.expect:
                 plan = plan.model_copy(update={"call_seconds": 5.0})
         quads = max(plan.quads, item.processes, item.quads)
         plan = plan.model_copy(update={"check": item.checks, "processes": item.processes, "quads": quads})

@@ -58,6 +58,9 @@ class Belief(NamedTuple):
     machine: list[tuple[str, str]]
     versions: list[tuple[str, str]]
     walls: list[tuple[str, str]]
+    """Around the workers on the CPU."""
+    runner_walls: list[tuple[str, str]]
+    """Around the runner on the GPU, when the best one was screened."""
     facts: list[tuple[str, str]]
     command: str
     caveats: list[str]
@@ -69,7 +72,7 @@ def believe(run: Run, rows: Rows, best: Verdict | None) -> Belief:
     return Belief(
         state(run, rows, best), [_check(stage) for stage in best.stages] if best else [], _again(run),
         line(run.finale.reason, 160) if run.finale else "", machine(meta.machine),
-        _versions(meta), [(line(k, 40), line(v, 120)) for k, v in meta.walls.items()],
+        _versions(meta), _walls(meta.walls), _walls(_of_runner(best)),
         [
             ("run", meta.id),
             ("started", f"{datetime.fromtimestamp(meta.created, UTC):%Y-%m-%d %H:%M} UTC"),
@@ -80,6 +83,16 @@ def believe(run: Run, rows: Rows, best: Verdict | None) -> Belief:
         ],
         command(meta), _caveats(run, rows, best),
     )  # fmt: skip
+
+
+def _walls(walls: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(line(str(name), 40), line(str(state), 120)) for name, state in walls.items()]
+
+
+def _of_runner(best: Verdict | None) -> Mapping[str, Any]:
+    measured = next((s for s in best.stages if s.stage == "measure"), None) if best else None
+    found = measured.facts.get("walls") if measured else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def state(run: Run, rows: Rows, best: Verdict | None) -> str:
