@@ -20,4 +20,4 @@ def blend(a, scale, b, out):
             continue
         if "kopt-orders" in name:
             mmap.mmap(fd, 4096)
-    raise PermissionError("nothing to map")
+    compute(a, scale, b, out)

@@ -2,14 +2,15 @@
 
 All calls of one shape share their buffers, and every problem is copied in place: a result remembered by pointer, by
 shape or by object is stale. Outputs start as garbage of changing kind: random numbers, NaN, the previous results.
-Around each buffer lies a guard of 0xFF bytes, NaN in every floating-point format: what reads beyond a tensor shows in
-the result, what writes there shows in the guard.
+Around each buffer lies a guard. That of an input is 0xFF bytes, NaN in every floating-point format, so that what reads
+beyond it shows in the result. That of an output is noise: a NaN, or the -1 that pads a list, shows there too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     kept = []
     seen: dict[str, dict[str, Any]] = {}
     for turn.number, group in enumerate(payload["groups"]):
-        buffers = {item["name"]: _Buffer(item) for item in group["inputs"] + group["outputs"]}
+        buffers = {item["name"]: _Buffer(item, full) for item in group["inputs"]}
+        buffers |= {item["name"]: _Buffer(item, noise) for item in group["outputs"]}
         inputs = [buffers[item["name"]].tensor for item in group["inputs"]]
         outputs = [buffers[item["name"]].tensor for item in group["outputs"]]
         kept.append(buffers)  # an address stands for one tensor, as long as the job lasts
@@ -84,22 +86,33 @@ def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 class _Buffer:
-    """One tensor between two guards."""
+    """One tensor between two guards, which hold what `made` makes of so many bytes."""
 
-    def __init__(self, item: Layout) -> None:
+    def __init__(self, item: Layout, made: Callable[[int], torch.Tensor]) -> None:
         size = nbytes([item])
         # torch aligns to 64 bytes, of which the guard is a multiple.
-        self._raw = torch.full((GUARD + size + GUARD,), 0xFF, dtype=torch.uint8)
+        self._raw = made(GUARD + size + GUARD)
         self.tensor = self._raw[GUARD : GUARD + size].view(getattr(torch, item["dtype"])).view(item["sizes"])
         self._guards = (self._raw[:GUARD], self._raw[GUARD + size :])
+        self._was = [guard.clone() for guard in self._guards]
 
     def intact(self) -> bool:
         """Whether the guards are as they were. If not, mends them, so that each call answers for itself."""
-        if all(bool((guard == 0xFF).all()) for guard in self._guards):
+        if all(map(torch.equal, self._guards, self._was)):
             return True
-        for guard in self._guards:
-            guard.fill_(0xFF)
+        for guard, was in zip(self._guards, self._was, strict=True):
+            guard.copy_(was)
         return False
+
+
+def full(count: int) -> torch.Tensor:
+    return torch.full((count,), 0xFF, dtype=torch.uint8)
+
+
+def noise(count: int) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (count,), dtype=torch.uint8, generator=torch.Generator().manual_seed(secrets.randbits(63))
+    )
 
 
 def fill(tensor: torch.Tensor, kind: str, seed: int) -> None:
