@@ -23,6 +23,7 @@ import math
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,20 +225,25 @@ def families(backend: str) -> None:
 
 def run(backend: str) -> None:
     task = content.load_task("fp8_gemm", ROOT)
-    held = search(MINUTES, DEVICE if backend == "cuda" else "")
+    if backend == "cpu":
+        with tempfile.TemporaryDirectory(prefix="kopt-acceptance-") as folder:
+            held = search(Path(folder), MINUTES, "")
+            say("run", f"{held.reason}; {len(predicted(held.folder))} shapes to compare")
+        return
+    held = search(Path(tempfile.mkdtemp(prefix="kopt-acceptance-")), MINUTES, DEVICE)
     say("run", f"{held.folder}: {held.reason}; {held.times}")
     for m in held.measurements:
         use = f"{100 * m.utilization.value:.1f} %" if m.utilization else "-"
         ratio = f"x{m.baseline_ratio.value:.4f}" if m.baseline_ratio else "-"
         say("run", f"  {m.shape:12s} {m.regime} {m.host_us.value:.1f} us {use} {ratio}")
-    predicted(held.folder)
-    if backend == "cpu":
-        return
+    say("run", "predictions, the (measured, predicted) us by shape: see --json", pairs=predicted(held.folder))
     goal("run", "data-sheet peak at the best timing shape", 100 * held.peak, 100 * PEAK, "%", least=True)
     goal("run", "of cuBLASLt's speed, geometric mean of all shapes", held.beside, BESIDE, "x", least=True)
     with Judge(task, backend, device=DEVICE) as judge:
         plan = Plan(quads=2, check=False, graph=False, agreement=False)
-        show("run", judge.measure(held.source, parameters=held.parameters, regime="sustained", plan=plan))
+        judgement = judge.measure(held.source, parameters=held.parameters, regime="sustained", plan=plan)
+        show("run", judgement)
+        say("run", f"under lasting load: {judgement.status.value}", right=judgement.status is Status.PASSED)
 
 
 def tolerance(backend: str) -> None:

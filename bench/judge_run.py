@@ -1,14 +1,14 @@
 """The section `run` of bench/judge.py: a search alone, by the clock, and what its best kernel reaches.
 
-The run's folder stays where it was written, for kopt show, report and publish.
+On a GPU the run's folder stays where it was written, for kopt show, report and publish.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from predict import recorded, report
 from kopt.records import Measurement, Parameters
 from kopt.run import Run
 
+ROOT = Path(__file__).resolve().parents[1]
 PEAK = 0.713
 """Part of the data sheet's peak to reach at one timing shape: the best of the run to beat."""
 BESIDE = 0.97
@@ -45,9 +46,8 @@ class Held(NamedTuple):
         return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else 0.0
 
 
-def search(minutes: float, device: str) -> Held:
+def search(workspace: Path, minutes: float, device: str) -> Held:
     """`kopt run fp8_gemm` in a workspace of its own; on the CPU (device ""), one submission, modelled."""
-    workspace = Path(tempfile.mkdtemp(prefix="kopt-acceptance-"))
     asked = (
         ["--minutes", str(minutes), "--gpu", device]
         if device
@@ -55,7 +55,8 @@ def search(minutes: float, device: str) -> Held:
     )
     command = [sys.executable, "-m", "kopt", "run", "fp8_gemm", "--name", "acceptance", "-w", str(workspace), *asked]
     print(" ".join(command[1:]), flush=True)
-    subprocess.run(command, check=True)
+    # The same kopt as this script's, installed or not.
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "optimizer")})
     folder = workspace / "submissions" / "acceptance"
     run = Run.load(folder)
     if not device:
@@ -71,6 +72,9 @@ def search(minutes: float, device: str) -> Held:
     )
 
 
-def predicted(folder: Path) -> None:
-    """Rank correlation and median error of the predictions that the run made before it measured."""
-    report(recorded(folder, again=False, verbose=False))
+def predicted(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Prints rank correlation and median error of the predictions that the run made before it measured; the (measured,
+    predicted) microseconds of all of its points, by shape."""
+    pairs = recorded(folder, again=False, verbose=False)
+    report(pairs)
+    return pairs

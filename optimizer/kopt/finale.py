@@ -9,16 +9,16 @@ what time is left the winner is measured under lasting load, which is shown besi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kopt.budget import Budget
 from kopt.errors import HarnessError, KoptError, MachineError
 from kopt.evaluate import VERSION
 from kopt.evaluate.contest import contest
-from kopt.judge.plan import HEADLINE, HEAT_S, LASTING, PROMOTION, Plan, Rival
+from kopt.judge.plan import HEADLINE, HEAT_S, LASTING, PROMOTION, WARM_S, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
-from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Verdict
+from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Status, Verdict
 from kopt.run import Entry, Run
 from kopt.session import Session, Stop
 
@@ -51,9 +51,9 @@ class Pace(NamedTuple):
         return shapes * (plan.quads + self.extras) * self.quad + plan.processes * self.start + self.check
 
     def lasting(self, shapes: int) -> float:
-        """Of `LASTING`: four batches a quad, each heated for and of 100 ms."""
-        batch = HEAT_S["sustained"] + _LASTING_S
-        return shapes * (4 * LASTING.quads * batch + self.quad) + self.start
+        """Of `LASTING`: four batches a quad where there is a baseline, each heated for and of 100 ms."""
+        batches = LASTING.quads * (4 if self.extras == _EXTRAS else 1)
+        return shapes * (WARM_S + batches * (HEAT_S["sustained"] + _LASTING_S) + self.quad) + self.start
 
 
 class Reserve:
@@ -84,18 +84,31 @@ def hold(session: Session) -> Finale | None:
     run = session.run
     if not session.measures or session.stopping or run.finale is not None:
         return None
-    finalists = top(list(run))
-    if not finalists:
-        return None
-    try:
-        finale = _Round(session, finalists).held()
-    except Stop:
-        return None
-    except KoptError as error:
-        session.record("error", message=f"finale: {error}")
-        return None
-    session.record("finale", finale=finale.model_dump(mode="json"))
-    return finale
+    while finalists := top(list(run)):
+        held = _Round(session, finalists)
+        try:
+            finale = held.held()
+        except Stop:
+            return None
+        except KoptError as error:
+            session.record("error", message=f"finale: {error}")
+            return None
+        # Journaled first: a headline that stands is not lost to whatever ends this process now.
+        session.record("finale", finale=finale.model_dump(mode="json"))
+        if finale.winner is None:
+            break
+        try:
+            lasting = held.lasting(finale.winner)
+        except Stop:
+            break
+        except KoptError as error:
+            session.record("error", message=f"finale: under lasting load: {error}")
+            break
+        if not run.entry(finale.winner).refuted:
+            if lasting is not None:
+                session.record("finale", finale={**finale.model_dump(mode="json"), **lasting})
+            break
+    return run.finale
 
 
 def top(entries: list[Entry]) -> list[Entry]:
@@ -169,7 +182,8 @@ class _Round:
             contests.append(self._contest(entry, plan, None))
         stood = sorted((c for c in contests if c.passed), key=lambda c: -(c.score or 0.0))
         if not stood:
-            return self._closed(None, None, f"none of {len(contests)} held up")
+            late = "; no time was left for others" if plan is None else ""
+            return self._closed(None, None, f"none of {len(contests)} held up{late}")
         champion = next((c for c in contests if c.submission == incumbent.n and c.passed), None)
         if champion is None:
             # Whoever was thought to be the best is not even right: the next best one by the earlier data.
@@ -204,15 +218,12 @@ class _Round:
 
     def _closed(self, won: Contest | None, incumbent: Entry | None, reason: str, *, promoted: bool = False) -> Finale:
         first = incumbent or self._finalists[0]
-        sustained, seconds = self._lasting(won.submission) if won else ((), 0.0)
         return Finale(
             winner=won.submission if won else None,
             score=won.score if won else None,
             measurements=won.measurements if won else (),
             quads=won.fewest if won else 0,
             batches=won.batches if won else 0,
-            sustained=sustained,
-            sustained_seconds=seconds,
             incumbent=first.n,
             promoted=promoted,
             submissions=self._submissions,
@@ -222,27 +233,27 @@ class _Round:
             reason=reason,
         )
 
-    def _lasting(self, n: int) -> tuple[tuple[Measurement, ...], float]:
-        """Of the winner under lasting load, and the seconds that took; nothing where there is no time, or it cannot be.
+    def lasting(self, n: int) -> dict[str, Any] | None:
+        """What a finale says of its winner under lasting load; None where there is no time, or it cannot be.
 
-        The headline stands by now, and whatever happens here does not touch it.
+        One whose results are wrong then, or that is caught, did not hold up: that is journaled as any other contest.
         """
         session, left = self._session, self._left()
         if "sustained" not in session.task.regimes or (left is not None and self._pace.lasting(self._shapes) > left):
-            return (), 0.0
-        try:
-            result = session.remeasure(n, LASTING)
-        except Stop:
-            return (), 0.0
-        except KoptError as error:
-            session.record("error", message=f"finale: under lasting load: {error}")
-            return (), 0.0
-        seconds = round(result.seconds, 3)
-        if result.outcome is not Outcome.PASSED:
-            why = next((str(f) for f in result.findings if f.status), "no verdict")
+            return None
+        plan = LASTING if left is None else LASTING.model_copy(update={"seconds": min(LASTING.seconds, left)})
+        result = session.remeasure(n, plan)
+        if result.outcome is Outcome.PASSED:
+            times = [m.model_dump(mode="json") for m in result.artifacts.get("measurements", ())]
+            return {"sustained": times, "sustained_seconds": round(result.seconds, 3)}
+        submission = session.run.entry(n).submission
+        found = contest(session.task, product(session.run.meta.target), submission, result, plan)
+        if found.status in (Status.WRONG, Status.REJECTED):
+            session.record("contest", contest=found.model_dump(mode="json"))
+        else:
+            why = next((str(f) for f in found.findings if f.status), str(found.status))
             session.record("error", message=f"finale: under lasting load: {why}")
-            return (), seconds
-        return tuple(result.artifacts.get("measurements", ())), seconds
+        return None
 
     def _left(self) -> float | None:
         minutes = self._session.budget.minutes

@@ -15,14 +15,14 @@ import torch
 import kopt
 from kopt import content
 from kopt.evaluate import hooks
-from kopt.machine.detect import detect
+from kopt.machine.products import match
 from kopt.msa import index, reference
 from kopt.msa.layer import MsaAttention
 from kopt.publish.record import find
 from kopt.records.task import Shape, Task
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = next((gpu.product for gpu in detect().gpus if gpu.product is not None), None)
+HERE = match(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(HERE is None, reason="no GPU that kopt knows")]
 
@@ -53,7 +53,7 @@ def wrong(task: Task, shape: Shape, inputs: dict[str, Any], got: dict[str, torch
         compared = {name: (values, expected[name], limit[name]) for name, values in got.items()}
     else:
         dim = of.SEPARABLE[0]
-        rows = torch.randperm(dims[dim], device="cuda")[:200].sort().values
+        rows = torch.randperm(dims[dim], generator=torch.Generator().manual_seed(5))[:200].sort().values.cuda()
         expected, limit = of.slices(inputs, dims, dim, rows)
         compared = {name: (values[rows], expected[name], limit[name]) for name, values in got.items()}
     faults = []
@@ -110,7 +110,7 @@ def test_a_layer_agrees_with_the_reference_where_every_block_is_chosen(layer: Ms
     host = [tensor.cpu().double() for tensor in mine]
     ids = reference.every_block(cu.cpu(), cu.cpu(), 4)
     want = reference.attend_rows(*host[:3], ids, cu.cpu(), cu.cpu(), errors=False).out
-    torch.testing.assert_close(got.cpu().double(), want, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(got.cpu().double(), want, rtol=1e-2, atol=8e-3)
     torch.testing.assert_close(layer(x, cu), layer.output(got))
 
 
@@ -126,6 +126,7 @@ def test_a_layer_agrees_with_the_reference_at_the_end_of_a_long_context(layer: M
     host = [tensor.cpu().double() for tensor in mine]
     ids = index.choose(host[3][last], host[4], few.cpu(), cu.cpu())
     want = reference.attend_rows(host[0][last], *host[1:3], ids, few.cpu(), cu.cpu(), errors=False).out
-    close = ((got.cpu().double() - want).abs() <= 2e-2 + 2e-2 * want.abs()).all(-1)
+    # Of values whose root mean square is 0.026: a list that lacks a block is further off.
+    close = ((got.cpu().double() - want).abs() <= 4e-3 + 1e-2 * want.abs()).all(-1)
     # Two blocks whose scores differ by a rounding may change places: that changes all heads of a group of one query.
     assert float(close.double().mean()) > 0.97

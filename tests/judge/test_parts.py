@@ -492,9 +492,25 @@ def test_operands_that_would_return_from_a_cache_are_not_asked_for(blend: Task) 
 
 
 def test_a_batch_that_something_else_delays_is_no_amortisation(blend: Task) -> None:
-    cards, delays = deck(blend, 12, 100), iter([9000.0, 9000.0, 0.0, 0.0, 0.0, 0.0])
+    cards, delays = deck(blend, 12, 100), iter([9000.0, 0.0, 9000.0, 0.0, 0.0, 0.0])
     found = agreement(blend.timing[0], cards, 4, lambda calls: 100.0 + next(delays))
     assert not [f for f in found if f.status]
+
+
+def test_a_host_that_is_slow_at_first_is_slow_for_both(blend: Task) -> None:
+    cards, delays = deck(blend, 12, 100), iter([40.0] * 3 + [0.0] * 3)  # six batches are enough to see it
+    found = agreement(blend.timing[0], cards, 4, lambda calls: 92.0 + next(delays))
+    assert not [f for f in found if f.status]
+
+
+def test_a_kernel_that_remembers_but_once_is_found_all_the_same(blend: Task) -> None:
+    cards, batches = deck(blend, 12, 100), iter(range(100))
+    remembers = priced(130.0, 100.0)
+    # Of nine batches of new operands, one is as quick as if it had seen them.
+    found = agreement(blend.timing[0], cards, 4, lambda calls: 100.0 if next(batches) == 2 else remembers(calls))
+    assert not [f for f in found if f.status]  # three are too few to tell
+    found = agreement(blend.timing[0], cards, 100, lambda calls: 100.0 if next(batches) == 14 else remembers(calls))
+    assert [f.rule for f in found if f.status] == ["judge.amortised"]
 
 
 def test_a_host_that_is_slow_for_a_while_is_no_amortisation(blend: Task) -> None:

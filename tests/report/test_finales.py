@@ -94,7 +94,7 @@ def test_lasting_load_is_shown_beside_the_headline_and_is_no_part_of_it(page: Pa
     lines = live.Lines(Console(file=out, width=200))
     for event in read(run.folder / FILE):
         lines.on_event(event, run)
-    assert f"under lasting load {percent(slow)} to " in out.getvalue()
+    assert f"under lasting load: #{best.n}  {percent(slow)} to " in out.getvalue()
 
 
 def test_the_page_says_verified_and_lists_what_was_measured_again(page: Page) -> None:

@@ -18,7 +18,7 @@ from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.extras import Extras
 from kopt.judge.layout import Layout
 from kopt.judge.numbers import measurement
-from kopt.judge.plan import BATCH_US, Plan, Regime, Rival
+from kopt.judge.plan import BATCH_US, WARM_S, Plan, Regime, Rival
 from kopt.judge.quads import Quads
 from kopt.judge.replay import Material
 from kopt.judge.replay.look import Replays
@@ -35,8 +35,6 @@ from kopt.text import counted
 if TYPE_CHECKING:
     from kopt.judge.bench import Bench
 
-_WARM_S = 3.0
-"""Seconds of load before the first batch of a sustained series: the power limit finds its clock within one or two."""
 _SHORT_BATCH = 0.25
 """Of the wanted work: what a batch takes besides its calls is no longer little against it."""
 _NULLS = 3
@@ -209,7 +207,7 @@ class Job:
             for arm in {id(a): a for a in (self._crew[TRUSTED], opponent, candidate) if a}.values():
                 arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
             if self._regime == "sustained":
-                self._backend.heat(_WARM_S)
+                self._backend.heat(WARM_S)
             self._batches.null()  # the first of a shape asks the allocator for memory
             series.nulls += [self._batches.null() for _ in range(_NULLS)]
             calls = self._calibrate(candidate, series)

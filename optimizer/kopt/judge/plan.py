@@ -21,6 +21,9 @@ HEAT_S: Mapping[Regime, float] = {"burst": 0.0, "sustained": 0.45}
 """Seconds of the judge's own load before a batch: drawing and checking let the device cool, and NVML's clock is an
 average over half a second."""
 
+WARM_S = 3.0
+"""Seconds of load before the first batch of a sustained series: the power limit finds its clock within one or two."""
+
 
 class Plan(Record):
     """How many quads, in how many processes, within how long."""

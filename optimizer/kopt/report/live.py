@@ -87,13 +87,15 @@ def _finale(event: Event, run: Run) -> Text:
     finale = event.payload["finale"]
     if finale.get("winner") is None:
         return Text(f"no verified headline: {line(str(finale['reason']), 110)}", style="yellow")
-    text = Text(f"verified: #{finale['winner']}  {percent(finale['score'])} {OF[run.meta.metric]}", style="bold green")
-    text.append(f"  {line(str(finale['reason']), 110)}", style="bright_black")
     share = "utilization" if run.meta.metric == "utilization" else "roofline"
     lasting = [m[share]["value"] for m in finale.get("sustained") or () if m.get(share)]
-    if lasting:
-        text.append(f"; under lasting load {percent(min(lasting))} to {percent(max(lasting))}", style="bright_black")
-    return text
+    if lasting:  # told before, without that
+        return Text(
+            f"under lasting load: #{finale['winner']}  {percent(min(lasting))} to {percent(max(lasting))} "
+            f"{OF[run.meta.metric]}, by shape"
+        )
+    text = Text(f"verified: #{finale['winner']}  {percent(finale['score'])} {OF[run.meta.metric]}", style="bold green")
+    return text.append(f"  {line(str(finale['reason']), 110)}", style="bright_black")
 
 
 def _said(key: str, prefix: str, style: str) -> Callable[[Event, Run], Text]:
