@@ -3,7 +3,7 @@
 A tile of queries whose lists have at most MOST different blocks is attended at once, as in union.py. The others are
 left to kv_outer.py's way: their lists are turned round, a block is read once, and partial results are combined. What
 there is to do is known on the device alone, and nothing waits for the host. Up to ALONE rows, queries times KV heads,
-unions serve all tiles: a call that short, where lists are alike, is over before the host has launched the other kernels.
+unions serve all tiles: where lists are alike, a call that short is over before the host has launched the rest.
 """
 
 from __future__ import annotations
