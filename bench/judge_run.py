@@ -5,11 +5,11 @@ On a GPU the run's folder stays where it was written, for kopt show, report and 
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import geometric_mean
 from typing import NamedTuple
 
 from predict import recorded, report
@@ -43,7 +43,7 @@ class Held(NamedTuple):
     def beside(self) -> float:
         """Geometric mean of the ratios to the baseline; 0 where a shape lacks one."""
         ratios = [m.baseline_ratio.value if m.baseline_ratio else 0.0 for m in self.measurements]
-        return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else 0.0
+        return geometric_mean(ratios) if ratios and min(ratios) > 0 else 0.0
 
 
 def search(workspace: Path, minutes: float, device: str) -> Held:

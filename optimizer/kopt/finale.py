@@ -9,7 +9,7 @@ what time is left the winner is measured under lasting load, which is shown besi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kopt.budget import Budget
 from kopt.errors import HarnessError, KoptError, MachineError
@@ -98,15 +98,15 @@ def hold(session: Session) -> Finale | None:
         if finale.winner is None:
             break
         try:
-            lasting = held.lasting(finale.winner)
+            after = held.lasting(finale, finale.winner)
         except Stop:
             break
         except KoptError as error:
             session.record("error", message=f"finale: under lasting load: {error}")
             break
-        if not run.entry(finale.winner).refuted:
-            if lasting is not None:
-                session.record("finale", finale={**finale.model_dump(mode="json"), **lasting})
+        if after is not finale:
+            session.record("finale", finale=after.model_dump(mode="json"))
+        if after.winner is not None:
             break
     return run.finale
 
@@ -233,27 +233,28 @@ class _Round:
             reason=reason,
         )
 
-    def lasting(self, n: int) -> dict[str, Any] | None:
-        """What a finale says of its winner under lasting load; None where there is no time, or it cannot be.
+    def lasting(self, finale: Finale, n: int) -> Finale:
+        """The finale with its winner `n` under lasting load; as it was where there is no time, or it cannot be.
 
-        One whose results are wrong then, or that is caught, did not hold up: that is journaled as any other contest.
+        A winner whose results are wrong then, or that is caught, did not hold up: that is journaled as any other
+        contest, and the finale is without one.
         """
         session, left = self._session, self._left()
         if "sustained" not in session.task.regimes or (left is not None and self._pace.lasting(self._shapes) > left):
-            return None
+            return finale
         plan = LASTING if left is None else LASTING.model_copy(update={"seconds": min(LASTING.seconds, left)})
         result = session.remeasure(n, plan)
         if result.outcome is Outcome.PASSED:
-            times = [m.model_dump(mode="json") for m in result.artifacts.get("measurements", ())]
-            return {"sustained": times, "sustained_seconds": round(result.seconds, 3)}
+            times = tuple(result.artifacts.get("measurements", ()))
+            return finale.model_copy(update={"sustained": times, "sustained_seconds": round(result.seconds, 3)})
         submission = session.run.entry(n).submission
         found = contest(session.task, product(session.run.meta.target), submission, result, plan)
         if found.status in (Status.WRONG, Status.REJECTED):
             session.record("contest", contest=found.model_dump(mode="json"))
-        else:
-            why = next((str(f) for f in found.findings if f.status), str(found.status))
-            session.record("error", message=f"finale: under lasting load: {why}")
-        return None
+            return self._closed(None, None, f"submission {n} did not hold up under lasting load")
+        why = next((str(f) for f in found.findings if f.status), str(found.status))
+        session.record("error", message=f"finale: under lasting load: {why}")
+        return finale
 
     def _left(self) -> float | None:
         minutes = self._session.budget.minutes
