@@ -80,7 +80,7 @@ def control(backend: str) -> None:
         for shape in task.timing if backend == "cuda" else small({"M": 64, "N": 64, "K": 64}):
             judged, graph, independent = [], [], []
             clock = None
-            for _ in range(3 if backend == "cuda" else 1):
+            for _ in range(7 if backend == "cuda" else 1):
                 judgement = judge.measure(MM, shapes=[shape], plan=plan)
                 show("control", judgement)
                 if judgement.status is not Status.PASSED:

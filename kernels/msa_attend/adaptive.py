@@ -419,7 +419,7 @@ def combine_kernel(sizes_ptr, real_ptr, partial_ptr, lse_ptr, out_ptr, first, co
 
 def msa_attend(
     q, k, v, ids, cu_q, cu_k, out, *,
-    MOST=36, ALONE=0, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
+    MOST=36, ALONE=4096, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
 ):  # fmt: skip
     T, HKV, G = check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]

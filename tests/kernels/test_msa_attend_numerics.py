@@ -43,7 +43,7 @@ def numerics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Numerics]:
 
 
 POINTS = [(path, parameters) for path in FAMILIES for parameters in ({}, OTHER[path.stem])]
-POINTS += [(path, {"ALONE": 4096}) for path in FAMILIES if path.stem == "adaptive"]
+POINTS += [(path, {"ALONE": 0}) for path in FAMILIES if path.stem == "adaptive"]
 
 
 @pytest.mark.parametrize(("path", "parameters"), POINTS, ids=lambda of: of.stem if isinstance(of, Path) else str(of))
