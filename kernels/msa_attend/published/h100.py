@@ -1,16 +1,17 @@
 # MSA attention over selected blocks, prefill, for NVIDIA H100 SXM.
 # Published by kopt 0.1.0 on 2026-11-27.
 #
-# Measured: 23.3 % of the roofline (geometric mean), 20 batches a shape,
+# Measured: 18.5 % of the roofline (geometric mean), 20 batches a shape,
 # in fresh processes, after the best of 4 submissions was known.
-#   8k-random            1465.7 us   18.4 %
-#   8k-m3_like            889.9 us   30.2 %
-#   128k-random          2317.6 us   11.6 %
-#   128k-m3_like          887.6 us   30.3 %
-#   128k-hot_block        663.8 us   40.6 %
-#   128k-8x1-m3_like      165.0 us   20.4 %
+#   8k-random            1484.6 us   18.1 %
+#   8k-m3_like            895.0 us   30.1 %
+#   128k-random          2339.6 us   11.5 %
+#   128k-m3_like          899.1 us   29.9 %
+#   128k-hot_block        672.3 us   40.0 %
+#   128k-8x1-m3_like      169.5 us   19.9 %
+#   128k-8x1-random       667.0 us    5.0 %
 #
-# torch 2.11.0+cu130, triton 3.6.0, evaluator 4, driver 580.159.04
+# torch 2.11.0+cu130, triton 3.6.0, evaluator 5, driver 580.159.04
 # Run msa_attend-h100, submission 2 (70e0f3adfb883366); the .json beside it has all.
 # SPDX-License-Identifier: Apache-2.0
 

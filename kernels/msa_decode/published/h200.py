@@ -1,22 +1,22 @@
 # MSA decode: index, selection and attention of one token over a paged cache, for NVIDIA H200.
-# Published by kopt 0.1.0 on 2026-11-26.
+# Published by kopt 0.1.0 on 2026-11-27.
 #
-# Measured: 55.6 % of the roofline (geometric mean), 20 batches a shape,
+# Measured: 55.0 % of the roofline (geometric mean), 20 batches a shape,
 # in fresh processes, after the best of 3 submissions was known.
-#   b1-8k                   9.9 us   13.2 %
-#   b1-128k                24.2 us   32.5 %
-#   b1-1m                  78.5 us   72.4 %
-#   b1-1m-contiguous       78.8 us   72.1 %
-#   b32-32k               108.3 us   76.8 %
-#   b128-8k               205.5 us   80.2 %
-#   b32-32k-shard          84.6 us   74.0 %
-#   b8-1m-shard           505.2 us   88.9 %
+#   b1-8k                  11.6 us   11.4 %
+#   b1-128k                23.1 us   34.0 %
+#   b1-1m                  76.6 us   74.1 %
+#   b1-1m-contiguous       76.0 us   74.7 %
+#   b32-32k               110.9 us   75.0 %
+#   b128-8k               203.1 us   81.1 %
+#   b32-32k-shard          86.2 us   72.7 %
+#   b8-1m-shard           506.6 us   88.7 %
 #
-# torch 2.11.0+cu130, triton 3.6.0, evaluator 4, driver 580.159.04
-# Run msa_decode-h200, submission 3 (9e67c8b157713ed0); the .json beside it has all.
+# torch 2.11.0+cu130, triton 3.6.0, evaluator 5, driver 580.159.04
+# Run msa_decode-h200, submission 3 (6e4cb79d4502ebc7); the .json beside it has all.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores of all blocks spread over the GPU; then the 16 best, each part of a list attended by a program of its own."""
+"""Split-K: scores of all blocks spread over the GPU, each part of a list attended by a program of its own."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ TOP = tl.constexpr(16)
 GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
+# Of a program that attends: four have no registers for what it holds while it selects, and spill.
+WARPS = 8
 
 
 @triton.jit
@@ -266,9 +268,9 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
     tl.store(out_ptr + head * 128 + d, merged.to(tl.bfloat16))
 
 
-def _tuned(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=1, PARTS=16, SCORE_STAGES=4, NUM_WARPS=4, NUM_STAGES=2,
-    PDL=1, MAXIMA=1, LAST=0,
+def msa_decode(
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=2, PARTS=16, SCORE_STAGES=3, NUM_STAGES=3,
+    PDL=1, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
@@ -301,7 +303,7 @@ def _tuned(
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=EACH, PARTS=PARTS, MAXIMA=MAXIMA, LAST=LAST, PDL=PDL,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
+        num_warps=WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1 and not LAST:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))
@@ -332,63 +334,3 @@ def check(q, kc, vc, iq, ikc, table, lens, out):
         raise ValueError(f"kc: {HKV} KV heads; msa_decode takes 16 at most")
     if HQ not in (8 * HKV, 16 * HKV):
         raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode takes 8 or 16 for each")
-
-
-# Chosen by shape, (B, HQ, HKV, PAGES, WIDTH); any other takes what the nearest does, by the ratios of sizes.
-CONFIGURATIONS = {
-    (1, 64, 4, 64, 64): {},  # b1-8k
-    (1, 64, 4, 1024, 1024): {},  # b1-128k
-    (1, 64, 4, 8192, 8192): {},  # b1-1m
-    (32, 64, 4, 8192, 256): {  # b32-32k
-        "FILL": 6,
-        "PARTS": 4,
-        "SCORE_STAGES": 2,
-        "NUM_WARPS": 8,
-        "NUM_STAGES": 3,
-        "PDL": 1,
-        "MAXIMA": 1,
-        "LAST": 1,
-    },
-    (128, 64, 4, 8192, 64): {  # b128-8k
-        "FILL": 1,
-        "PARTS": 2,
-        "SCORE_STAGES": 3,
-        "NUM_WARPS": 8,
-        "NUM_STAGES": 2,
-        "PDL": 1,
-        "MAXIMA": 0,
-        "LAST": 1,
-    },
-    (32, 8, 1, 8192, 256): {  # b32-32k-shard
-        "FILL": 6,
-        "PARTS": 4,
-        "SCORE_STAGES": 2,
-        "NUM_WARPS": 8,
-        "NUM_STAGES": 3,
-        "PDL": 1,
-        "MAXIMA": 1,
-        "LAST": 1,
-    },
-    (8, 8, 1, 65536, 8192): {},  # b8-1m-shard
-}
-
-
-def _nearest(sizes):
-    if sizes in CONFIGURATIONS:
-        return CONFIGURATIONS[sizes]
-    found, least = {}, 0.0
-    for known, chosen in CONFIGURATIONS.items():
-        apart = 1.0
-        for one, other in zip(sizes, known, strict=True):
-            apart *= max(one, other) / max(1, min(one, other))
-        if not least or apart < least:
-            found, least = chosen, apart
-    return found
-
-
-def msa_decode(q, kc, vc, iq, ikc, table, lens, out):
-    try:
-        parameters = _nearest((q.shape[0], q.shape[1], kc.shape[1], kc.shape[0], table.shape[1]))
-    except IndexError:  # a tensor of another rank: whoever looks at it names it
-        parameters = {}
-    _tuned(q, kc, vc, iq, ikc, table, lens, out, **parameters)

@@ -1,4 +1,4 @@
-"""One product for all heads, whose row maxima go into a running top 16 in registers: no score is ever written."""
+"""One product for all heads: row maxima go into a running top 16 in registers, and no score is ever written."""
 
 from __future__ import annotations
 

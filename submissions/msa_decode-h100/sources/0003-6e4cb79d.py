@@ -1,4 +1,4 @@
-"""Scores of all blocks spread over the GPU; then the 16 best, each part of a list attended by a program of its own."""
+"""Split-K: scores of all blocks spread over the GPU, each part of a list attended by a program of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ TUNE = {
     "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
     "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program, at most; their results are merged
     "SCORE_STAGES": [2, 3, 4],
-    "NUM_WARPS": [4, 8],
     "NUM_STAGES": [1, 2, 3],
     "PDL": [0, 1],  # launches begin before those they wait for have ended
     "MAXIMA": [0, 1],  # maxima of 8 blocks, found with the scores, spare the selection of long lists trips to memory
@@ -25,6 +24,8 @@ TOP = tl.constexpr(16)
 GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
+# Of a program that attends: four have no registers for what it holds while it selects, and spill.
+WARPS = 8
 
 
 @triton.jit
@@ -260,7 +261,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_WARPS=8, NUM_STAGES=2,
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_STAGES=2,
     PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
@@ -294,7 +295,7 @@ def msa_decode(
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=EACH, PARTS=PARTS, MAXIMA=MAXIMA, LAST=LAST, PDL=PDL,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
+        num_warps=WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1 and not LAST:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))

@@ -1,4 +1,4 @@
-"""Split-K over e4m3 caches: as in msa_decode, keys widened to bf16, values, whose weights are small, to fp16."""
+"""Split-K: scores of all blocks spread over the GPU, each part of a list attended by a program of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ TUNE = {
     "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
     "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program, at most; their results are merged
     "SCORE_STAGES": [2, 3, 4],
-    "NUM_WARPS": [4, 8],
     "NUM_STAGES": [1, 2, 3],
     "PDL": [0, 1],  # launches begin before those they wait for have ended
     "MAXIMA": [0, 1],  # maxima of 8 blocks, found with the scores, spare the selection of long lists trips to memory
@@ -25,6 +24,8 @@ TOP = tl.constexpr(16)
 GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
+# Of a program that attends: four have no registers for what it holds while it selects, and spill.
+WARPS = 8
 
 
 @triton.jit
@@ -56,7 +57,7 @@ def score_kernel(
     most_ptrs = most_ptr + (b * HKV + head) * tl.cdiv(WIDTH, 8)
     for j in range(first, end):
         k = ikc_desc.load([page * BLOCK, 0])
-        score = tl.max(tl.dot(q, k.to(tl.bfloat16).T), axis=1)
+        score = tl.max(tl.dot(q, k.T), axis=1)
         score = tl.where(score > LOWEST, score, LOWEST)
         # A page that is not there has no tokens; what was read in its place is zeros, or another page.
         there = (page >= 0) & (page < PAGES)
@@ -144,15 +145,15 @@ def best(score_ptr, most_ptr, count, EACH: tl.constexpr, MAXIMA: tl.constexpr):
 
 
 @triton.jit
-def attend(q, k, v, scale, seen, top, total, acc):
+def attend(q, k, v, seen, top, total, acc):
     """One block more in a running softmax: largest logit (base 2), sum and weighted values."""
-    s = tl.where(seen[None, :], tl.dot(q, k.to(tl.bfloat16).T) * scale, float("-inf"))
+    s = tl.where(seen[None, :], tl.dot(q, k.T) * SCALE, float("-inf"))
     new = tl.maximum(top, tl.max(s, axis=1))
     # A row of NaN has no largest logit; it stays NaN.
     shift = tl.where(new > float("-inf"), new, 0.0)
     p = tl.exp2(s - shift[:, None])
     keep = tl.exp2(top - shift)
-    acc = tl.dot(p.to(tl.float16), v.to(tl.float16), acc * keep[:, None])
+    acc = tl.dot(p.to(tl.bfloat16), v, acc * keep[:, None])
     return new, total * keep + tl.sum(p, axis=1), acc
 
 
@@ -179,7 +180,7 @@ def merged(part_ptr, log_ptr, at, there, PARTS: tl.constexpr):
 
 @triton.jit
 def attend_kernel(
-    q_ptr, kc_desc, vc_desc, kc_ptr, vc_ptr, scales_ptr, table_ptr, lens_ptr, score_ptr, most_ptr, out_ptr, part_ptr,
+    q_ptr, kc_desc, vc_desc, kc_ptr, vc_ptr, table_ptr, lens_ptr, score_ptr, most_ptr, out_ptr, part_ptr,
     log_ptr, ended_ptr, B, PAGES, WIDTH,
     HKV: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr, PARTS: tl.constexpr,
     MAXIMA: tl.constexpr, LAST: tl.constexpr, PDL: tl.constexpr,
@@ -202,7 +203,6 @@ def attend_kernel(
     token = tl.arange(0, BLOCK)
     there = (row < GROUP)[:, None]
     q = tl.load(q_ptr + (b * HKV * GROUP + head)[:, None] * 128 + d[None, :], mask=there, other=0.0)
-    scale = tl.load(scales_ptr) * SCALE
     top = tl.full((16,), float("-inf"), tl.float32)
     total = tl.zeros((16,), tl.float32)
     acc = tl.zeros((16, 128), tl.float32)
@@ -213,7 +213,7 @@ def attend_kernel(
         at = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
         k = tl.load(kc_ptr + at, mask=seen[:, None], other=0.0)
         v = tl.load(vc_ptr + at, mask=seen[:, None], other=0.0)
-        top, total, acc = attend(q, k, v, scale, seen, top, total, acc)
+        top, total, acc = attend(q, k, v, seen, top, total, acc)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -224,9 +224,9 @@ def attend_kernel(
         # Where pages are missing a list is shorter: no place before the first has tokens, and reads there are zeros.
         at = tl.where(block >= 0, (page * HKV + h) * BLOCK, -BLOCK)
         seen = token < tl.where(block >= 0, BLOCK, 0)
-        top, total, acc = attend(q, kc_desc.load([at, 0]), vc_desc.load([at, 0]), scale, seen, top, total, acc)
+        top, total, acc = attend(q, kc_desc.load([at, 0]), vc_desc.load([at, 0]), seen, top, total, acc)
 
-    out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None] * tl.load(scales_ptr + 1))
+    out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None])
     to = (b * HKV * GROUP + head)[:, None] * 128 + d[None, :]
     if PARTS == 1:
         tl.store(out_ptr + to, out.to(tl.bfloat16), mask=there)
@@ -260,11 +260,11 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
     tl.store(out_ptr + head * 128 + d, merged.to(tl.bfloat16))
 
 
-def msa_decode_e4m3(
-    q, kc, vc, iq, ikc, scales, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_WARPS=8, NUM_STAGES=2,
+def msa_decode(
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_STAGES=2,
     PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
-    check(q, kc, vc, iq, ikc, scales, table, lens, out)
+    check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
     PAGES, HKV = kc.shape[:2]
     WIDTH = table.shape[1]
@@ -293,37 +293,36 @@ def msa_decode_e4m3(
         part = torch.empty((B, HQ, PARTS, 128), dtype=torch.float32, device=q.device)
         log = torch.empty((B, HQ, PARTS), dtype=torch.float32, device=q.device)
     attend_kernel[(PARTS, HKV, B)](
-        q, kc_desc, vc_desc, kc, vc, scales, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
+        q, kc_desc, vc_desc, kc, vc, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=EACH, PARTS=PARTS, MAXIMA=MAXIMA, LAST=LAST, PDL=PDL,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
+        num_warps=WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1 and not LAST:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))
 
 
-def check(q, kc, vc, iq, ikc, scales, table, lens, out):
+def check(q, kc, vc, iq, ikc, table, lens, out):
     """ValueError names the tensor that this kernel does not take. Looks at no value."""
     # Sizes that are not there are 0, which no tensor has.
     (B, HQ), (PAGES, HKV), (_, WIDTH) = ((*tensor.shape, 0, 0)[:2] for tensor in (q, kc, table))
-    wide, cache, int32 = torch.bfloat16, torch.float8_e4m3fn, torch.int32
+    wide, cache, int32 = torch.bfloat16, torch.bfloat16, torch.int32
     for name, tensor, dtype, shape in (
         ("q", q, wide, (B, HQ, 128)), ("kc", kc, cache, (PAGES, HKV, 128, 128)),
         ("vc", vc, cache, (PAGES, HKV, 128, 128)), ("iq", iq, wide, (B, HKV, 128)),
         ("ikc", ikc, cache, (PAGES, 128, 128)),
-        ("scales", scales, torch.float32, (2,)),
         ("table", table, int32, (B, WIDTH)), ("lens", lens, int32, (B,)), ("out", out, wide, (B, HQ, 128)),
     ):  # fmt: skip
         if tensor.dtype != dtype:
-            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_decode_e4m3 takes {dtype}")
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_decode takes {dtype}")
         if tuple(tensor.shape) != shape or not tensor.numel():
-            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_decode_e4m3 takes {list(shape)}, none 0")
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_decode takes {list(shape)}, none 0")
         if not tensor.is_contiguous():
             raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
         if tensor.data_ptr() % 16:
             raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
     if WIDTH > 65536:
-        raise ValueError(f"table: {WIDTH} pages a request; msa_decode_e4m3 takes 65536 at most")
+        raise ValueError(f"table: {WIDTH} pages a request; msa_decode takes 65536 at most")
     if HKV > 16:
-        raise ValueError(f"kc: {HKV} KV heads; msa_decode_e4m3 takes 16 at most")
+        raise ValueError(f"kc: {HKV} KV heads; msa_decode takes 16 at most")
     if HQ not in (8 * HKV, 16 * HKV):
-        raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode_e4m3 takes 8 or 16 for each")
+        raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode takes 8 or 16 for each")

@@ -1,4 +1,4 @@
-"""The plain family of msa_decode over e4m3 caches: keys widened to bf16, values, whose weights are small, to fp16."""
+"""Three kernels: the score of every block, the 16 best of each row, and one program that attends to a whole list."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def score_kernel(iq_ptr, ikc_ptr, table_ptr, lens_ptr, score_ptr, PAGES, WIDTH, 
     there = (page >= 0) & (page < PAGES)
     q = tl.load(iq_ptr + (b * HKV + head)[:, None] * 128 + d[None, :], mask=(head < HKV)[:, None], other=0.0)
     k = tl.load(ikc_ptr + tl.where(there, page, 0).to(tl.int64) * BLOCK * 128 + token[:, None] * 128 + d[None, :])
-    score = tl.max(tl.dot(q, k.to(tl.bfloat16).T), axis=1)
+    score = tl.max(tl.dot(q, k.T), axis=1)
     score = tl.where(there, tl.where(score > LOWEST, score, LOWEST), float("-inf"))
     tl.store(score_ptr + (b * HKV + head) * WIDTH + j, score, mask=head < HKV)
 
@@ -57,7 +57,7 @@ def top_kernel(lens_ptr, score_ptr, blocks_ptr, WIDTH, HKV: tl.constexpr, WIDE: 
 
 @triton.jit
 def attend_kernel(
-    q_ptr, kc_ptr, vc_ptr, scales_ptr, table_ptr, lens_ptr, blocks_ptr, out_ptr,
+    q_ptr, kc_ptr, vc_ptr, table_ptr, lens_ptr, blocks_ptr, out_ptr,
     PAGES, WIDTH, HKV: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     h = tl.program_id(0)
@@ -69,7 +69,6 @@ def attend_kernel(
     there = (row < GROUP)[:, None]
     at = ((b * HKV + h) * GROUP + row)[:, None] * 128 + d[None, :]
     q = tl.load(q_ptr + at, mask=there, other=0.0)
-    scale = tl.load(scales_ptr) * SCALE
     top = tl.full((16,), float("-inf"), tl.float32)
     total = tl.zeros((16,), tl.float32)
     acc = tl.zeros((16, 128), tl.float32)
@@ -81,21 +80,21 @@ def attend_kernel(
         cached = (page.to(tl.int64) * HKV + h) * BLOCK * 128 + token[:, None] * 128 + d[None, :]
         k = tl.load(kc_ptr + cached, mask=seen[:, None], other=0.0)
         v = tl.load(vc_ptr + cached, mask=seen[:, None], other=0.0)
-        s = tl.where(seen[None, :], tl.dot(q, k.to(tl.bfloat16).T) * scale, float("-inf"))
+        s = tl.where(seen[None, :], tl.dot(q, k.T) * SCALE, float("-inf"))
         new = tl.maximum(top, tl.max(s, axis=1))
         # A row of NaN has no largest logit; it stays NaN.
         shift = tl.where(new > float("-inf"), new, 0.0)
         p = tl.exp2(s - shift[:, None])
         keep = tl.exp2(top - shift)
-        acc = tl.dot(p.to(tl.float16), v.to(tl.float16), acc * keep[:, None])
+        acc = tl.dot(p.to(tl.bfloat16), v, acc * keep[:, None])
         total = total * keep + tl.sum(p, axis=1)
         top = new
-    out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None] * tl.load(scales_ptr + 1))
+    out = tl.where(total[:, None] == 0, 0.0, acc / total[:, None])
     tl.store(out_ptr + at, out.to(tl.bfloat16), mask=there)
 
 
-def msa_decode_e4m3(q, kc, vc, iq, ikc, scales, table, lens, out, *, NUM_WARPS=4, NUM_STAGES=1):
-    check(q, kc, vc, iq, ikc, scales, table, lens, out)
+def msa_decode(q, kc, vc, iq, ikc, table, lens, out, *, NUM_WARPS=4, NUM_STAGES=1):
+    check(q, kc, vc, iq, ikc, table, lens, out)
     B, HQ, _ = q.shape
     PAGES, HKV = kc.shape[:2]
     WIDTH = table.shape[1]
@@ -104,32 +103,31 @@ def msa_decode_e4m3(q, kc, vc, iq, ikc, scales, table, lens, out, *, NUM_WARPS=4
     score_kernel[(WIDTH, B)](iq, ikc, table, lens, score, PAGES, WIDTH, HKV=HKV, num_warps=4)
     top_kernel[(B * HKV,)](lens, score, blocks, WIDTH, HKV=HKV, WIDE=triton.next_power_of_2(WIDTH), num_warps=4)
     attend_kernel[(HKV, B)](
-        q, kc, vc, scales, table, lens, blocks, out, PAGES, WIDTH,
+        q, kc, vc, table, lens, blocks, out, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, num_warps=NUM_WARPS, num_stages=NUM_STAGES,
     )  # fmt: skip
 
 
-def check(q, kc, vc, iq, ikc, scales, table, lens, out):
+def check(q, kc, vc, iq, ikc, table, lens, out):
     """ValueError names the tensor that this kernel does not take. Looks at no value."""
     # Sizes that are not there are 0, which no tensor has.
     (B, HQ), (PAGES, HKV), (_, WIDTH) = ((*tensor.shape, 0, 0)[:2] for tensor in (q, kc, table))
-    wide, cache, int32 = torch.bfloat16, torch.float8_e4m3fn, torch.int32
+    wide, cache, int32 = torch.bfloat16, torch.bfloat16, torch.int32
     for name, tensor, dtype, shape in (
         ("q", q, wide, (B, HQ, 128)), ("kc", kc, cache, (PAGES, HKV, 128, 128)),
         ("vc", vc, cache, (PAGES, HKV, 128, 128)), ("iq", iq, wide, (B, HKV, 128)),
         ("ikc", ikc, cache, (PAGES, 128, 128)),
-        ("scales", scales, torch.float32, (2,)),
         ("table", table, int32, (B, WIDTH)), ("lens", lens, int32, (B,)), ("out", out, wide, (B, HQ, 128)),
     ):  # fmt: skip
         if tensor.dtype != dtype:
-            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_decode_e4m3 takes {dtype}")
+            raise ValueError(f"{name}: its dtype is {tensor.dtype}; msa_decode takes {dtype}")
         if tuple(tensor.shape) != shape or not tensor.numel():
-            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_decode_e4m3 takes {list(shape)}, none 0")
+            raise ValueError(f"{name}: its sizes are {list(tensor.shape)}; msa_decode takes {list(shape)}, none 0")
         if not tensor.is_contiguous():
             raise ValueError(f"{name}: it is not contiguous; pass {name}.contiguous()")
         if tensor.data_ptr() % 16:
             raise ValueError(f"{name}: its base is not aligned to 16 bytes; pass {name}.clone()")
     if HKV > 16:
-        raise ValueError(f"kc: {HKV} KV heads; msa_decode_e4m3 takes 16 at most")
+        raise ValueError(f"kc: {HKV} KV heads; msa_decode takes 16 at most")
     if HQ not in (8 * HKV, 16 * HKV):
-        raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode_e4m3 takes 8 or 16 for each")
+        raise ValueError(f"q: {HQ} query heads over {HKV} KV heads; msa_decode takes 8 or 16 for each")

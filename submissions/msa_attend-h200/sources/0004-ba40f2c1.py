@@ -2,7 +2,8 @@
 
 A tile of queries whose lists have at most MOST different blocks is attended at once, as in union.py. The others are
 left to kv_outer.py's way: their lists are turned round, a block is read once, and partial results are combined. What
-there is to do is known on the device alone, and nothing waits for the host.
+there is to do is known on the device alone, and nothing waits for the host. Up to ALONE rows, queries times KV heads,
+unions serve all tiles: where lists are alike, a call that short is over before the host has launched the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ RUNG = 4
 CLASS = "adaptive"
 TUNE = {
     "MOST": [2, 28, 36, 44],
+    "ALONE": [0, 4096],
     "ROWS": [32, 64, 128],
     "BLOCK_N": [32, 64, 128],
     "NUM_WARPS": [4, 8],
@@ -417,12 +419,14 @@ def combine_kernel(sizes_ptr, real_ptr, partial_ptr, lse_ptr, out_ptr, first, co
 
 def msa_attend(
     q, k, v, ids, cu_q, cu_k, out, *,
-    MOST=36, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
+    MOST=36, ALONE=4096, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
 ):  # fmt: skip
     T, HKV, G = check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
     sequences = cu_q.shape[0] - 1
     tile = ROWS // G
+    if T * HKV <= ALONE:
+        MOST = tile * 16
     grid = (triton.cdiv(T, tile), HKV)
 
     def empty(*sizes, dtype=torch.int32):

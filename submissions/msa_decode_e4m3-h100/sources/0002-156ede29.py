@@ -1,4 +1,7 @@
-"""The split-K family of msa_decode over e4m3 caches: keys widened to bf16, values, whose weights are small, to fp16."""
+"""Split-K over e4m3 caches: as in msa_decode, keys and values widened to fp16, one instruction for two of them.
+
+Queries are bf16 and may lie beyond fp16: each is taken to it by a power of two of its own, which its logits give back.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ TUNE = {
     "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
     "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program, at most; their results are merged
     "SCORE_STAGES": [2, 3, 4],
-    "NUM_WARPS": [4, 8],
     "NUM_STAGES": [1, 2, 3],
     "PDL": [0, 1],  # launches begin before those they wait for have ended
     "MAXIMA": [0, 1],  # maxima of 8 blocks, found with the scores, spare the selection of long lists trips to memory
@@ -25,6 +27,19 @@ TOP = tl.constexpr(16)
 GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
+# Of a program that attends: four have no registers for what it holds while it selects, and spill.
+WARPS = 8
+
+
+@triton.jit
+def halves(q):
+    """Queries [16, 128] in fp16 with the largest element of each below 2**15, and what their products are to be
+    multiplied by [16]. Exact but for elements 2**30 times and more smaller than the largest."""
+    peak = tl.max(tl.abs(q.to(tl.float32)), axis=1)
+    exponent = peak.to(tl.int32, bitcast=True) >> 23
+    up = tl.maximum(tl.minimum(268 - exponent, 253), 1)
+    back = ((254 - up) << 23).to(tl.float32, bitcast=True)
+    return (q.to(tl.float32) * (up << 23).to(tl.float32, bitcast=True)[:, None]).to(tl.float16), back
 
 
 @triton.jit
@@ -48,6 +63,7 @@ def score_kernel(
         tl.store(ended_ptr + b * HKV + head, 0, mask=head < HKV)
     d = tl.arange(0, 128)
     q = tl.load(iq_ptr + (b * HKV + head)[:, None] * 128 + d[None, :], mask=(head < HKV)[:, None], other=0.0)
+    q, back = halves(q)
     end = min(first + share, count)
     pages = table_ptr + b * WIDTH
     page = tl.load(pages + first, mask=first < end, other=0)
@@ -56,7 +72,7 @@ def score_kernel(
     most_ptrs = most_ptr + (b * HKV + head) * tl.cdiv(WIDTH, 8)
     for j in range(first, end):
         k = ikc_desc.load([page * BLOCK, 0])
-        score = tl.max(tl.dot(q, k.to(tl.bfloat16).T), axis=1)
+        score = tl.max(tl.dot(q, k.to(tl.float16).T), axis=1) * back
         score = tl.where(score > LOWEST, score, LOWEST)
         # A page that is not there has no tokens; what was read in its place is zeros, or another page.
         there = (page >= 0) & (page < PAGES)
@@ -146,7 +162,7 @@ def best(score_ptr, most_ptr, count, EACH: tl.constexpr, MAXIMA: tl.constexpr):
 @triton.jit
 def attend(q, k, v, scale, seen, top, total, acc):
     """One block more in a running softmax: largest logit (base 2), sum and weighted values."""
-    s = tl.where(seen[None, :], tl.dot(q, k.to(tl.bfloat16).T) * scale, float("-inf"))
+    s = tl.where(seen[None, :], tl.dot(q, k.to(tl.float16).T) * scale[:, None], float("-inf"))
     new = tl.maximum(top, tl.max(s, axis=1))
     # A row of NaN has no largest logit; it stays NaN.
     shift = tl.where(new > float("-inf"), new, 0.0)
@@ -202,7 +218,8 @@ def attend_kernel(
     token = tl.arange(0, BLOCK)
     there = (row < GROUP)[:, None]
     q = tl.load(q_ptr + (b * HKV * GROUP + head)[:, None] * 128 + d[None, :], mask=there, other=0.0)
-    scale = tl.load(scales_ptr) * SCALE
+    q, back = halves(q)
+    scale = back * (tl.load(scales_ptr) * SCALE)
     top = tl.full((16,), float("-inf"), tl.float32)
     total = tl.zeros((16,), tl.float32)
     acc = tl.zeros((16, 128), tl.float32)
@@ -261,7 +278,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
 
 
 def msa_decode_e4m3(
-    q, kc, vc, iq, ikc, scales, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_WARPS=8, NUM_STAGES=2,
+    q, kc, vc, iq, ikc, scales, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=3, NUM_STAGES=2,
     PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, scales, table, lens, out)
@@ -295,7 +312,7 @@ def msa_decode_e4m3(
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, scales, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=EACH, PARTS=PARTS, MAXIMA=MAXIMA, LAST=LAST, PDL=PDL,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
+        num_warps=WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1 and not LAST:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))
