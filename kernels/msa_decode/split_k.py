@@ -14,6 +14,7 @@ TUNE = {
     "FILL": [1, 2, 3, 6],  # programs of the scores for each SM to aim at
     "PARTS": [1, 2, 4, 8, 16],  # of a list, each with a program, at most; their results are merged
     "SCORE_STAGES": [2, 3, 4],
+    "NUM_WARPS": [4, 8],  # of attention; beyond 128 pages a request always 8
     "NUM_STAGES": [1, 2, 3],
     "PDL": [0, 1],  # launches begin before those they wait for have ended
     "MAXIMA": [0, 1],  # maxima of 8 blocks, found with the scores, spare the selection of long lists trips to memory
@@ -24,8 +25,6 @@ TOP = tl.constexpr(16)
 GROUPS = tl.constexpr(128)  # of blocks, among which the best are looked for
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; what is below is no block at all
 SCALE = tl.constexpr(0.12751743)  # log2(e) / sqrt(128)
-# Of a program that attends: four have no registers for what it holds while it selects, and spill.
-WARPS = 8
 
 
 @triton.jit
@@ -261,7 +260,7 @@ def merge_kernel(part_ptr, log_ptr, out_ptr, PARTS: tl.constexpr, PDL: tl.conste
 
 
 def msa_decode(
-    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_STAGES=2,
+    q, kc, vc, iq, ikc, table, lens, out, *, FILL=3, PARTS=16, SCORE_STAGES=2, NUM_WARPS=8, NUM_STAGES=2,
     PDL=0, MAXIMA=0, LAST=0,
 ):  # fmt: skip
     check(q, kc, vc, iq, ikc, table, lens, out)
@@ -275,6 +274,8 @@ def msa_decode(
     # Loads ahead where a program has an SM to itself; in more than one wave, a second program on it does as much.
     NUM_STAGES = NUM_STAGES if B * HKV * PARTS <= sms else 1
     EACH = next(each for each in (1, 8, 64, 512) if 128 * each >= WIDTH)
+    # Each step of the selection takes registers that four warps do not have: they spilled.
+    NUM_WARPS = NUM_WARPS if EACH == 1 else 8
     MAXIMA = int(MAXIMA and EACH >= 64)
     LAST = int(LAST and PARTS > 1)
     most = score = torch.empty((B, HKV, WIDTH), dtype=torch.float32, device=q.device)
@@ -295,7 +296,7 @@ def msa_decode(
     attend_kernel[(PARTS, HKV, B)](
         q, kc_desc, vc_desc, kc, vc, table, lens, score, most, out, part, log, ended, B, PAGES, WIDTH,
         HKV=HKV, GROUP=HQ // HKV, EACH=EACH, PARTS=PARTS, MAXIMA=MAXIMA, LAST=LAST, PDL=PDL,
-        num_warps=WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
+        num_warps=NUM_WARPS, num_stages=NUM_STAGES, launch_pdl=bool(PDL),
     )  # fmt: skip
     if PARTS > 1 and not LAST:
         merge_kernel[(B * HQ,)](part, log, out, PARTS=PARTS, PDL=PDL, num_warps=1, launch_pdl=bool(PDL))
