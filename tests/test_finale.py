@@ -268,6 +268,30 @@ def test_a_headline_that_stands_is_not_lost_to_what_comes_after(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(("budget", "errors"), [(Budget(minutes=1.5), 0), (Budget(), 1)], ids=["the run's", "its own"])
+def test_only_a_lasting_load_that_outlasts_its_own_time_is_an_error(
+    tmp_path: Path, lasting: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch, budget: Budget, errors: int
+) -> None:
+    claims = {slow(5): 0.5}
+    with opened(tmp_path, lasting, judge, claims, budget) as (session, stand):
+        measured, asked = stand.remeasure, []
+
+        def remeasure(submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
+            if plan.regime == "sustained":
+                asked.append(plan.seconds)
+                source, plan = slow(5000), plan.model_copy(update={"seconds": 0.5})
+            return measured(submission, source, plan, rival)
+
+        monkeypatch.setattr(stand, "remeasure", remeasure)
+        loop.drive(session, Each(list(claims)))
+        run = session.run
+    assert len(asked) == 1
+    assert run.finale is not None
+    assert run.finale.winner == 1
+    assert run.finale.sustained == ()
+    assert len(run.errors) == errors
+
+
 @pytest.mark.parametrize("others", [True, False])
 def test_a_winner_that_is_wrong_under_lasting_load_does_not_hold_up(
     tmp_path: Path, lasting: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch, others: bool

@@ -234,7 +234,7 @@ class _Round:
         )
 
     def lasting(self, finale: Finale, n: int) -> Finale:
-        """The finale with its winner `n` under lasting load; as it was where there is no time, or it cannot be.
+        """The finale with its winner `n` under lasting load; as it was where there is not the time, or it cannot be.
 
         A winner whose results are wrong then, or that is caught, did not hold up: that is journaled as any other
         contest, and the finale is without one.
@@ -252,6 +252,8 @@ class _Round:
         if found.status in (Status.WRONG, Status.REJECTED):
             session.record("contest", contest=found.model_dump(mode="json"))
             return self._closed(None, None, f"submission {n} did not hold up under lasting load")
+        if found.status is Status.TIMEOUT and plan.seconds < LASTING.seconds:
+            return finale  # The run's time was up, and not the kernel's.
         why = next((str(f) for f in found.findings if f.status), str(found.status))
         session.record("error", message=f"finale: under lasting load: {why}")
         return finale
