@@ -581,7 +581,7 @@ def attend_combine_kernel(sizes_ptr, real_ptr, partial_ptr, lse_ptr, out_ptr, fi
 
 def attend_msa_attend(
     q, k, v, ids, cu_q, cu_k, out, *,
-    MOST=36, ALONE=0, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
+    MOST=36, ALONE=4096, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
 ):  # fmt: skip
     T, HKV, G = attend_check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
@@ -836,7 +836,7 @@ def dense_check(q, k, v, iq, ik, cu_q, cu_k, out):
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
     INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
-    ATTEND_MOST=36, ATTEND_ALONE=0, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
+    ATTEND_MOST=36, ATTEND_ALONE=4096, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
 ):  # fmt: skip
     dense_check(q, k, v, iq, ik, cu_q, cu_k, out)
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
