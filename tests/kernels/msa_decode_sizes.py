@@ -2,7 +2,8 @@
 
 Prints a JSON object: by power of two, for index queries and for queries (whose logits the scale of keys brings back),
 whether results are bit for bit those of queries of about one. Below fp16 and beyond it a power of two changes nothing
-else.
+else. Then, whether queries of 0 weigh all tokens alike, as keys of 0 do; and whether a NaN or infinity in a head's query
+makes a NaN of all that head's elements and of no other's.
 """
 
 from __future__ import annotations
@@ -39,16 +40,23 @@ def main() -> None:
     table = torch.randperm(pages, generator=rng)[None].int()
     lens = torch.tensor([pages * 128 - 50], dtype=torch.int32)
 
-    def call(q_power: int = 0, iq_power: int = 0) -> torch.Tensor:
-        scales = torch.tensor([2.0**-q_power, 1.0])
-        out = torch.full((1, 16, 128), float("nan"), dtype=torch.bfloat16)
-        split_k.msa_decode_e4m3(q * 2.0**q_power, kc, vc, iq * 2.0**iq_power, ikc, scales, table, lens, out)
+    def call(q: torch.Tensor = q, iq: torch.Tensor = iq, kc: torch.Tensor = kc, scale: float = 1.0) -> torch.Tensor:
+        out = torch.full((1, 16, 128), 7.0, dtype=torch.bfloat16)
+        split_k.msa_decode_e4m3(q, kc, vc, iq, ikc, torch.tensor([scale, 1.0]), table, lens, out)
         return out
+
+    def shows(value: float) -> bool:
+        odd = q.clone()
+        odd[0, 3, 17] = value
+        out, others = call(odd), torch.arange(16) != 3
+        return bool(out[0, 3].isnan().all()) and out[:, others].equal(plain[:, others])
 
     plain = call()
     assert plain.isfinite().all()
-    same = {f"q {n}": call(q_power=n).equal(plain) for n in POWERS}
-    same |= {f"iq {n}": call(iq_power=n).equal(plain) for n in POWERS}
+    same = {f"q {n}": call(q * 2.0**n, scale=2.0**-n).equal(plain) for n in POWERS}
+    same |= {f"iq {n}": call(iq=iq * 2.0**n).equal(plain) for n in POWERS}
+    same |= {"q of 0": call(0 * q).equal(call(kc=torch.zeros_like(kc)))}
+    same |= {f"{value} in q": shows(value) for value in (float("nan"), float("inf"), -float("inf"))}
     print(json.dumps(same))
 
 

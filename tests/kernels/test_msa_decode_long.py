@@ -38,7 +38,7 @@ def test_calls_over_a_thousand_pages_agree_with_the_reference(found: Any) -> Non
     assert all(off < 4e-3 for off in found["calls"].values()), found["calls"]
 
 
-def test_queries_far_beyond_fp16_are_taken_to_it_and_back_without_a_trace() -> None:
+def test_queries_of_any_size_are_taken_to_fp16_and_back_without_a_trace() -> None:
     same = interpreted("msa_decode_sizes.py", KERNELS / "msa_decode_e4m3" / "split_k.py")
-    assert len(same) == 8
+    assert len(same) == 12
     assert all(same.values()), same

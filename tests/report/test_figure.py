@@ -15,7 +15,7 @@ from made_runs import Made
 from kopt.errors import HarnessError
 from kopt.records import Evidence, Status
 from kopt.report import figure
-from kopt.report.figure import compose, draw
+from kopt.report.figure import compose, draw, shares
 from kopt.report.rows import Rows, rows
 from kopt.report.style import MARKS, settings
 
@@ -122,6 +122,19 @@ def test_what_stands_behind_the_numbers_is_written_large(workspace: Path, eviden
     other = {"MODELLED", "MEASURED"} - {word}
     assert word in large
     assert not other & large
+
+
+@pytest.mark.parametrize("top", [0.004, 0.0061, 0.03, 0.06, 0.061, 0.1, 0.2, 0.204, 0.42, 0.77, 1.0])
+def test_every_gridline_stands_where_its_label_says(top: float) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    axes.set_ylim(0, top)
+    shares(axes)
+    lines = axes.get_yticks()
+    labels = axes.yaxis.get_major_formatter().format_ticks(lines)
+    assert [float(label.removesuffix(" %")) for label in labels] == pytest.approx([100 * y for y in lines], abs=1e-9)
+    assert 3 <= sum(y <= top for y in lines) <= 11
 
 
 def test_the_published_line_stands_at_71_3_percent_on_hopper(workspace: Path) -> None:

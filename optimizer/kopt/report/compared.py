@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kopt.report import figure as common
 from kopt.report.comparison import Side
 from kopt.report.page.scale import spread
-from kopt.report.style import FAINT, GRID
+from kopt.report.style import FAINT
 from kopt.report.terminal import OF
 from kopt.text import line, percent
 
@@ -32,7 +32,7 @@ def draw(sides: Sequence[Side], folder: Path) -> tuple[Path, Path]:
 def compose(sides: Sequence[Side]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     height = max(HEIGHT, TOP + BOTTOM + APART * (len(sides) + 1))
     figure = Figure(figsize=(WIDTH, height), dpi=common.DPI)
@@ -57,10 +57,8 @@ def compose(sides: Sequence[Side]) -> Figure:
         y = (BOTTOM + plot_height - place) / height
         figure.text((WIDTH - RIGHT + 0.15) / WIDTH, y, best, color=colour, weight="bold", fontsize=12, va="bottom")
         figure.text((WIDTH - RIGHT + 0.15) / WIDTH, y - 0.02 / height, line(s.rows.id, 34), fontsize=10, va="top")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.06 else 1, symbol=" %"))
+    common.shares(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.grid(axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
     axes.set_xlabel("submission", loc="left")
     kinds = "measured is drawn solid, modelled dashed"
     figure.text(0.02, 1 - 0.35 / height, f"Best so far, {OF.get(sides[0].rows.metric, '')}", fontsize=15, weight="bold")

@@ -246,12 +246,23 @@ def _failures(axes: Axes, rows: Rows, failed: list[str]) -> None:
         tick.set_color(MARKS[status].colour)
 
 
-def _axes_text(axes: Axes, lowest: Axes, rows: Rows) -> None:
+def shares(axes: Axes) -> None:
+    """Lines at round shares of y, which runs from 0; each stands exactly where its label says."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.06 else 1, symbol=" %"))
+    top = axes.get_ylim()[1]
+    # Ten steps at most, of 1, 2 or 5 units: with these decimals a label has no more digits than its step.
+    decimals = 0 if top > 0.06 else 1 if top > 0.006 else 2
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals, symbol=" %"))
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
+
+
+def _axes_text(axes: Axes, lowest: Axes, rows: Rows) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    shares(axes)
     axes.set_ylabel(unit(rows))
     axes.yaxis.set_label_coords((0.22 - LEFT) / (WIDTH - LEFT - RIGHT), 0.5)
     count = max(len(rows.submissions), 1)
