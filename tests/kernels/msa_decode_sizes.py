@@ -2,8 +2,8 @@
 
 Prints a JSON object: by power of two, for index queries and for queries (whose logits the scale of keys brings back),
 whether results are bit for bit those of queries of about one. Below fp16 and beyond it a power of two changes nothing
-else. Then, whether queries of 0 weigh all tokens alike, as keys of 0 do; and whether a NaN or infinity in the query of a
-head makes a NaN of all its elements and of no other head's.
+else. Then, whether queries of 0 weigh all tokens alike, as keys of 0 do; and whether a NaN or infinity in a query makes
+a NaN of every element of its head and of no other.
 """
 
 from __future__ import annotations
