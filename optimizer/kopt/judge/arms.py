@@ -79,6 +79,7 @@ def run(
     keep: bool = False,
     repeat: int = 1,
     count: bool = False,
+    busy_us: float = 0.0,
     watch: Stopwatch,
 ) -> Batch | None:
     """Time one batch and check what it wrote; None when it cannot be captured in a graph.
@@ -86,16 +87,16 @@ def run(
     `seconds` is the deadline of each step. With a `rest`, so many seconds pass since the device `worked` hard, in the
     last of which it does nothing; what is drawn and looked at in between, memory-bound, does not warm it. `heat` is how
     long it is kept busy instead. RunnerFailed when the runner dies, hangs or gives up. A batch without calls is a null
-    batch: the same steps, and only the least piece of device work. `like` is an earlier batch of the same calls, whose
-    inputs are given once more and whose places are looked at again. `look` says how closely. With `keep` the operands
-    are those of the arm's last batch: for one that has nothing to gain from having seen them. The calls are made in
-    turn `repeat` times, and with `count` the device's activity counters are watched meanwhile. `watch` is told what
-    took how long.
+    batch: the same steps around work of the runner's own for about `busy_us`; how long that was, by the device's clock,
+    is the runner's to say and is taken off. `like` is an earlier batch of the same calls, whose inputs are given once
+    more and whose places are looked at again. `look` says how closely. With `keep` the operands are those of the arm's
+    last batch: for one that has nothing to gain from having seen them. The calls are made in turn `repeat` times, and
+    with `count` the device's activity counters are watched meanwhile. `watch` is told what took how long.
     """
     deck, runner = arm.deck, arm.runner
     assert deck is not None
     with watch.on("arm"):
-        if not runner.arm(calls, mode, seconds, repeat):
+        if not runner.arm(calls, mode, seconds, repeat, busy_us):
             return None
     with watch.on("draw"):
         if like is None and calls and (deck.fresh or not keep):
@@ -133,6 +134,8 @@ def run(
         reveal_us, us = backend.stop()
     if calls:
         worked = time.monotonic()
+    else:
+        us -= runner.spent_us()
     sample = replace(backend.sample(began, ended), load_s=heat + (ended - began) / 1e9)
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from kopt.judge.arms import Arm, Batch, run
 from kopt.judge.backends import JudgeSide, Sample
 from kopt.judge.crew import CANDIDATE, RIVAL, TRUSTED, Crew, Rejected
 from kopt.judge.deck import Call
-from kopt.judge.plan import HEAT_S, IDLE_S, Plan, Regime
+from kopt.judge.plan import BATCH_US, HEAT_S, IDLE_S, Plan, Regime
 from kopt.judge.runners import Mode
 from kopt.judge.series import Null
 from kopt.judge.snapshot import Look
@@ -31,6 +32,7 @@ class Batches:
         self._launch: Mode = task.score.launch
         self.rest = plan.rest * IDLE_S[regime] if plan.idle_s is None else plan.idle_s
         """Seconds before a batch that is timed."""
+        self._null_us = min(plan.batch_us or math.inf, BATCH_US["burst"])
         self._worked = time.monotonic()
         self._end = started + plan.seconds
         self.watch = Stopwatch()
@@ -60,6 +62,7 @@ class Batches:
         keep: bool = False,
         repeat: int = 1,
         count: bool = False,
+        busy_us: float = 0.0,
     ) -> Batch:
         """One batch, checked. Rejected for what it wrote.
 
@@ -91,6 +94,7 @@ class Batches:
             keep=keep,
             repeat=repeat,
             count=count,
+            busy_us=busy_us,
             watch=self.watch,
         )
         arm.aside.leave()
@@ -107,6 +111,7 @@ class Batches:
 
     def null(self) -> Null:
         """What a batch without calls takes, by the trusted runner."""
-        # After the same rest as any other batch: what a device takes to wake up is no kernel's doing.
-        batch = self.ask(self._crew[TRUSTED], [], rest=True)
+        # After the same rest as any other batch, and as long as one: what a device takes to wake up is no kernel's
+        # doing, nor is what it takes, after milliseconds of work, to change contexts and have its end noticed.
+        batch = self.ask(self._crew[TRUSTED], [], rest=True, busy_us=self._null_us)
         return Null(batch.us, batch.reveal_us)

@@ -46,8 +46,9 @@ _FEWEST = 2
 _SHORT = "the plan's time was over"
 
 
-DROWNED_US = 100.0
-"""Work in a batch that is little beside what null batches differ by."""
+DROWNED_US = 1000.0
+"""Work in a batch that is little beside what null batches differ by, and what a batch shorter than theirs costs less
+besides: the driver takes longer to see the end of milliseconds of work."""
 
 
 def believed(us: float, few: int, longer: float) -> float:

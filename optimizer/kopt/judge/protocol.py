@@ -22,8 +22,8 @@ from collections.abc import Callable
 
 ALERT, GO, RING = 0, 1, 8
 """Words of the orders page: batch number to be alert for; batch number to go on; first nonce of the ring."""
-READY, PROGRESS, DONE = 0, 1, 2
-"""Words of the reports page."""
+READY, PROGRESS, DONE, SPENT = 0, 1, 2, 3
+"""Words of the reports page; the last: nanoseconds of the device's in a batch without calls."""
 RING_CALLS = 16384
 """Calls a batch can have at most."""
 _ORDERS_BYTES = (RING + RING_CALLS) * 8

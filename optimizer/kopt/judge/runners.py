@@ -182,10 +182,12 @@ class Runner:
         self._tell({"op": "setup", "layout": layout.model_dump(mode="json")})
         self._expect("ready", seconds, "setup")
 
-    def arm(self, calls: Sequence[Sequence[int]], mode: Mode, seconds: float, repeat: int = 1) -> bool:
+    def arm(
+        self, calls: Sequence[Sequence[int]], mode: Mode, seconds: float, repeat: int = 1, busy_us: float = 0.0
+    ) -> bool:
         """Describe the next batch; False when the kernel cannot be captured in a graph, and `refusal` says why.
 
-        A graph is captured once, however often it is replayed.
+        A graph is captured once, however often it is replayed. Without calls, the device is kept busy for `busy_us`.
         """
         if mode != "graph":
             calls, repeat = [*calls] * repeat, 1
@@ -193,7 +195,7 @@ class Runner:
         self._echoes = mode != "graph" and len(calls) > 0
         self._nonces = protocol.nonces(max(1, len(calls)))
         self._tell({"op": "batch", "number": self._number, "mode": mode, "calls": [list(c) for c in calls],
-                    "repeat": repeat})  # fmt: skip
+                    "repeat": repeat, "busy_us": busy_us})  # fmt: skip
         answer = self._expect("armed", seconds, "prepare the batch")
         self.refusal = said(answer, "why")
         return bool(answer["armed"])
@@ -211,6 +213,10 @@ class Runner:
     def done(self, seconds: float) -> None:
         """Wait until the runner says that it is done; who is late is told with how far it says it came."""
         self._wait(protocol.DONE, self._nonces[-1], seconds, "finish", self._progress)
+
+    def spent_us(self) -> float:
+        """Of the last batch, which was without calls: by the runner's word, which only the judge's own is asked for."""
+        return self._reports[protocol.SPENT] / 1e3
 
     def _progress(self) -> str:
         if not self._echoes:

@@ -130,7 +130,17 @@ class RunnerSide(Protocol):
     def attach(self, fd: int, nbytes: int) -> Tensor: ...
 
     def touch(self) -> None:
-        """The least piece of device work, waited for: wakes the context, and is what a null batch does."""
+        """The least piece of device work, waited for: wakes the context."""
+        ...
+
+    def busy(self, us: float) -> Callable[[], float]:
+        """Queue work for about so many microseconds, what a null batch does; the answer tells, once that is over, how
+        many it was, by the device's own clock."""
+        ...
+
+    def settle(self) -> None:
+        """Wait for what was called, as its caller would: for the current stream. What a kernel leaves running elsewhere
+        is its own affair, and seen by the judge."""
         ...
 
     def synchronize(self) -> None: ...

@@ -103,6 +103,13 @@ class CpuRunner:
     def touch(self) -> None:
         pass
 
+    def busy(self, us: float) -> Callable[[], float]:
+        # Calls are over when they return: how long they took changes nothing about how that is noticed.
+        return lambda: 0.0
+
+    def settle(self) -> None:
+        pass
+
     def synchronize(self) -> None:
         pass
 

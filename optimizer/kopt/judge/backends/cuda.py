@@ -19,6 +19,8 @@ from kopt.judge.backends import Activity, Sample, Tensor, nvml
 from kopt.judge.telemetry import together
 
 _WITNESS_BYTES = 512 << 20
+_FILL_BYTES = 64 << 20
+"""Takes the device longer than the host takes to ask for it."""
 _WITNESS_COPIES = 16
 """About 4 ms at 4 TB/s: longer than the time slice a busy neighbour would take."""
 
@@ -191,6 +193,8 @@ class CudaRunner:
         self._one = torch.ones(1, device="cuda")
         self._event = torch.cuda.Event()
         self._pool: Any = None
+        self._fill: Any = None
+        self._fill_us = 0.0
 
     def attach(self, fd: int, nbytes: int) -> Tensor:
         from cuda.bindings import driver
@@ -206,11 +210,32 @@ class CudaRunner:
         self._one.fill_(1.0)
         self.synchronize()
 
-    def synchronize(self) -> None:
-        # Looking at an event notices the end sooner than the driver's own wait, which covers all other streams.
+    def busy(self, us: float) -> Callable[[], float]:
+        if self._fill is None:
+            self._fill = self._torch.empty(_FILL_BYTES, dtype=self._torch.uint8, device="cuda")
+            self._span = tuple(self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = self._span
+        count = max(1, round(us / self._fill_us)) if self._fill_us else 1
+        begin.record()
+        for _ in range(count):
+            self._fill.fill_(1)
+        end.record()
+
+        def took() -> float:
+            spent = 1e3 * float(begin.elapsed_time(end))
+            self._fill_us = spent / count
+            return spent
+
+        return took
+
+    def settle(self) -> None:
+        # Looking at an event notices the end 70 us sooner than the driver's wait for all streams.
         self._event.record()
         while not self._event.query():
             pass
+
+    def synchronize(self) -> None:
+        self.settle()
         self._torch.cuda.synchronize()
 
     def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
