@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything there, too")
     parser.add_argument("--no-model", action="store_true", help="leave out the modelled times: minutes of one core")
     options = parser.parse_args()
-    gpu = next((gpu for gpu in detect().gpus if gpu.product is not None), None)
+    gpu = next((gpu for gpu in detect().visible() if gpu.product is not None), None)
     if gpu is None:
         rehearse()
     target = gpu.product if gpu is not None and gpu.product is not None else product("h200")

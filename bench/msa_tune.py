@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    gpu = next((gpu for gpu in detect().gpus if gpu.product is not None), None)
+    gpu = next((gpu for gpu in detect().visible() if gpu.product is not None), None)
     if gpu is None:
         rehearse()
     device = "cpu" if gpu is None else "cuda"

@@ -107,7 +107,7 @@ def watch() -> None:
 
     from kopt.judge.backends.cuda import CudaJudge
 
-    judge = CudaJudge(detect().gpus[0].uuid)
+    judge = CudaJudge(detect().visible()[0].uuid)
     judge._open_nvml()
     judge._torch = torch
     print(f"watch: activity counters {judge.telemetry()['activity counters']}")
@@ -160,7 +160,7 @@ def watch() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=("cuda", "cpu"), default="cuda" if detect().gpus else "cpu")
+    parser.add_argument("--backend", choices=("cuda", "cpu"), default="cuda" if detect().visible() else "cpu")
     parser.add_argument("--only", default="watch,replay,activity")
     parser.add_argument("families", nargs="*", default=["tma_persistent", "naive"])
     options = parser.parse_args()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import kopt
-from kopt.errors import KoptError
+from kopt.errors import KoptError, MachineError
 from kopt.machine import resources
-from kopt.machine.detect import detect
+from kopt.machine.detect import VISIBLE, detect
 from kopt.machine.fingerprint import cpu, versions
 
 DISTRIBUTION = "kopt-gpu"
@@ -121,9 +121,16 @@ def _gpu() -> Iterator[Check]:
     found = detect()
     if found.problem:
         yield Check("gpu", "ok", f"{found.problem}; results are modelled, not measured")
+    try:
+        visible = found.visible()
+    except MachineError as error:
+        yield Check("gpu", "fail", str(error), "no run can choose a GPU")
+        return
     for gpu in found.gpus:
         text = f"{gpu.index}: {gpu.name}, {gpu.memory_bytes / (1 << 30):.0f} GiB, driver {found.driver}"
-        if gpu.product is None:
+        if gpu not in visible:
+            yield Check("gpu", "ok", f"{text}; hidden by {VISIBLE}")
+        elif gpu.product is None:
             yield Check("gpu", "warn", f"{text}: unknown to kopt, so its peak is too", "utilization cannot be given")
         elif gpu.busy:
             yield Check("gpu", "warn", f"{text}: {gpu.busy} other process(es) compute on it", "stop them to measure")
@@ -202,7 +209,10 @@ def _judge() -> Iterator[Check]:
     from kopt.judge import Judge
     from kopt.judge.bench import NOTHING
 
-    gpus = [gpu for gpu in detect().gpus if not gpu.busy]
+    try:
+        gpus = [gpu for gpu in detect().visible() if not gpu.busy]
+    except MachineError:
+        return  # said already
     where = f"GPU {gpus[0].index}" if gpus else "CPU backend"
     try:
         with Judge(NOTHING, "cuda" if gpus else "cpu", device=gpus[0].uuid if gpus else "doctor") as judge:

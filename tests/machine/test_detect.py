@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kopt.errors import MachineError
 from kopt.machine.choose import choose
 from kopt.machine.detect import detect
 from kopt.machine.fingerprint import fingerprint, versions
@@ -41,6 +42,8 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             "nvmlDeviceGetMemoryInfo": lambda h: SimpleNamespace(total=141 << 30),
             "nvmlDeviceGetComputeRunningProcesses": lambda h: [],
         }  # fmt: skip
+        for variable in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+            monkeypatch.delenv(variable, raising=False)
         monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(**{**functions, **over}))
 
     return install
@@ -71,6 +74,63 @@ def test_of_several_gpus_the_first_idle_one_is_taken(
     )
     assert choose(None, wanted).gpu == taken
     assert choose("h200", wanted).gpu == taken
+
+
+@pytest.fixture
+def four(nvml: Callable[..., None]) -> None:
+    nvml(nvmlDeviceGetCount=lambda: 4, nvmlDeviceGetUUID=lambda h: f"GPU-{h}{h}{h}")
+
+
+@pytest.mark.parametrize(("said", "left"), [
+    (None, [0, 1, 2, 3]),
+    ("2", [2]),
+    ("3, 1", [3, 1]),
+    ("GPU-11,3", [1, 3]),
+    ("2,9,1", [2]),  # nothing after what is not there
+    ("1,1", [1]),
+    ("", []),
+    ("-1", []),
+])  # fmt: skip
+def test_what_cuda_would_not_see_is_not_measured_on(
+    four: None, monkeypatch: pytest.MonkeyPatch, said: str | None, left: list[int]
+) -> None:
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert [gpu.index for gpu in detect().visible()] == left
+    assert choose().gpu == (f"GPU-{left[0] * 111:03d}" if left else None)
+
+
+@pytest.mark.parametrize("said", ["7", "GPU-9", "GPU-", "MIG-1", "all"])
+def test_a_word_that_names_no_gpu_is_no_run_on_another(four: None, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    with pytest.raises(MachineError, match=f"CUDA_VISIBLE_DEVICES='{said}' names no GPU of this machine, which has 0"):
+        choose()
+    assert choose(modelled=True).gpu is None
+
+
+def test_a_hidden_gpu_cannot_be_named(four: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    assert choose(None, "2").gpu == "GPU-222"
+    with pytest.raises(MachineError, match="GPU 0 is hidden by CUDA_VISIBLE_DEVICES='1,2'"):
+        choose(None, "0")
+
+
+def test_numbers_of_gpus_of_several_kinds_say_nothing(
+    nvml: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml(
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetUUID=lambda h: f"GPU-{h}",
+        nvmlDeviceGetName=lambda h: ("NVIDIA L4", "NVIDIA H200")[h],
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(MachineError, match="of several kinds"):
+        choose()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    assert choose().gpu == "GPU-1"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose().gpu == "GPU-1"
 
 
 def test_an_unknown_gpu_has_no_product(nvml: Callable[..., None]) -> None:

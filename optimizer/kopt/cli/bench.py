@@ -49,7 +49,7 @@ def bench(
     from kopt.evaluate.evaluator import Evaluator
     from kopt.judge import SCREENING, Judge, Plan
     from kopt.machine.choose import choose
-    from kopt.machine.detect import detect
+    from kopt.machine.detect import VISIBLE, detect
     from kopt.shapes import read_shapes
     from kopt.text import line
 
@@ -58,7 +58,7 @@ def bench(
     place = choose(target, gpu)
     if backend == "cuda" and place.gpu is None:
         here = detect()
-        there = ", ".join(g.name for g in here.gpus) or here.problem
+        there = here.problem or ", ".join(g.name for g in here.visible()) or f"{VISIBLE} hides all GPUs"
         raise MachineError(f"kopt bench measures, which needs an {place.target.name} here: {there}")
     # As the loop measures; that a kernel's price does not depend on the asking is for its judge to find out.
     plan = SCREENING.model_copy(update={"quads": quads, "precision": None, "seconds": 300.0})

@@ -26,7 +26,7 @@ from kopt.evaluate.worker.processes import signal_name
 from kopt.judge.backends import BackendName
 from kopt.judge.plan import SCREENING, Judgement, Plan, Regime, Rival
 from kopt.judge.replay import Material
-from kopt.machine.detect import Gpu, detect
+from kopt.machine.detect import VISIBLE, Gpu, detect
 from kopt.machine.products import Product
 from kopt.records import Parameters, Shape, Task
 
@@ -213,15 +213,15 @@ def _or_raise(reply: dict[str, Any]) -> dict[str, Any]:
 def _gpu(wanted: str) -> Gpu:
     """The GPU with this index or UUID; without either, the only one."""
     found = detect()
-    if not found.gpus:
-        raise MachineError(f"no GPU to measure on: {found.problem}")
+    gpus = found.visible()
+    if not gpus:
+        raise MachineError(f"no GPU to measure on: {found.problem or f'{VISIBLE} hides all'}")
+    numbers = ", ".join(str(gpu.index) for gpu in gpus)
     if not wanted:
-        if len(found.gpus) > 1:
-            raise UsageError(
-                f"this machine has {len(found.gpus)} GPUs: choose one with --gpu 0 to {len(found.gpus) - 1}"
-            )
-        return found.gpus[0]
-    for gpu in found.gpus:
+        if len(gpus) > 1:
+            raise UsageError(f"there are {len(gpus)} GPUs here: choose one of {numbers} with --gpu")
+        return gpus[0]
+    for gpu in gpus:
         if wanted in (str(gpu.index), gpu.uuid):
             return gpu
-    raise UsageError(f"no GPU {wanted!r}; this machine has {', '.join(str(g.index) for g in found.gpus)}")
+    raise UsageError(f"no GPU {wanted!r} here; there are {numbers}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from kopt.errors import MachineError
-from kopt.machine.detect import detect
+from kopt.machine.detect import VISIBLE, detect
 from kopt.machine.products import DEFAULT_TARGET, Product, product
 
 
@@ -21,15 +22,19 @@ def choose(target: str | None = None, gpu: str | None = None, *, modelled: bool 
     """Where a run happens.
 
     Without `target`, it is the GPU at hand, and the default product where there is none. A GPU is used when it is what
-    the target says; of several the first on which nothing computes, so that runs can go side by side. MachineError when
-    `gpu` (an index or UUID) is not there, or when its product is not in the table: an unknown GPU has no peak.
+    the target says; of several that CUDA_VISIBLE_DEVICES leaves the first on which nothing computes, so that runs can
+    go side by side. MachineError when `gpu` (an index as `kopt doctor` has it, or a UUID) is not there or is hidden, or
+    when its product is not in the table: an unknown GPU has no peak.
     """
     if modelled:
         return Place(product(target or DEFAULT_TARGET), None)
     wanted = product(target) if target else None
-    found = tuple(sorted(detect().gpus, key=lambda g: g.busy > 0))
+    there = detect()
+    found = tuple(sorted(there.visible(), key=lambda g: g.busy > 0))
     if gpu is not None:
         found = tuple(g for g in found if gpu in (str(g.index), g.uuid))
+        if not found and any(gpu in (str(g.index), g.uuid) for g in there.gpus):
+            raise MachineError(f"GPU {gpu} is hidden by {VISIBLE}={os.environ[VISIBLE]!r}; unset that, or name another")
         if not found:
             raise MachineError(f"no GPU {gpu!r} here; kopt doctor lists those there are")
     if wanted is not None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kopt.errors import MachineError
 from kopt.machine.products import Product, match
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ORDER = "CUDA_DEVICE_ORDER"
+_NONE = ("", "-1", "NoDevFiles")
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,7 @@ class Gpu:
     """One GPU as NVML describes it."""
 
     index: int
-    """NVML's index; CUDA_VISIBLE_DEVICES does not change it."""
+    """NVML's, in the order of the PCI bus; CUDA_VISIBLE_DEVICES does not change it."""
     uuid: str
     """To find the same GPU through CUDA. It identifies the card, so it is never written into a run."""
     name: str
@@ -28,15 +34,48 @@ class Gpu:
     product: Product | None
     """None for a GPU whose peak kopt does not know."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "product": self.product.key if self.product else None}
-
 
 class Detection(NamedTuple):
     gpus: tuple[Gpu, ...]
     driver: str
     problem: str
     """Why there are none, with the mend; "" when there are some."""
+
+    def visible(self) -> tuple[Gpu, ...]:
+        """Those that CUDA_VISIBLE_DEVICES leaves, in its order; all of them where it is not set.
+
+        As for CUDA, an empty value or -1 hides all, and what follows a word that names no GPU counts for nothing.
+        MachineError when the first word names none, or is a number where GPUs are of several kinds: CUDA numbers them
+        by their speed, unless CUDA_DEVICE_ORDER says otherwise.
+        """
+        said = os.environ.get(VISIBLE)
+        if said is None or not self.gpus:
+            return self.gpus
+        words = [word.strip() for word in said.split(",")]
+        if words[0] in _NONE:
+            return ()
+        left: dict[str, Gpu] = {}
+        for word in words:
+            gpu = self._named(word, said)
+            if gpu is None:
+                break
+            left[gpu.uuid] = gpu
+        if not left:
+            there = ", ".join(str(gpu.index) for gpu in self.gpus)
+            raise MachineError(f"{VISIBLE}={said!r} names no GPU of this machine, which has {there}; unset or mend it")
+        return tuple(left.values())
+
+    def _named(self, word: str, said: str) -> Gpu | None:
+        """By its number, or the beginning of its UUID."""
+        if not (word.isascii() and word.isdigit()):
+            found = [gpu for gpu in self.gpus if word and gpu.uuid.startswith(word)]
+            return found[0] if len(found) == 1 else None
+        if len({gpu.name for gpu in self.gpus}) > 1 and os.environ.get(_ORDER) != "PCI_BUS_ID":
+            raise MachineError(
+                f"{VISIBLE}={said!r} numbers GPUs of several kinds, which CUDA does by their speed: write UUIDs "
+                f"(nvidia-smi -L), or set {_ORDER}=PCI_BUS_ID"
+            )
+        return next((gpu for gpu in self.gpus if gpu.index == int(word)), None)
 
 
 def detect() -> Detection:
