@@ -70,6 +70,11 @@ def test_every_cheat_is_told_by_rules_and_none_by_a_status_or_a_whole_stage() ->
             assert all(re.fullmatch(r"[a-z]+\.[a-z]+", word) for word in words), f"{item.file}: {item.expect}"
 
 
+def test_a_call_that_raised_has_to_have_raised_what_was_expected() -> None:
+    for item in ITEMS:
+        assert item.says or "judge.call" not in item.expect, item.file
+
+
 def test_honest_files_keep_the_contract_by_their_text_too() -> None:
     from kopt.evaluate.policy import check
 
@@ -85,12 +90,13 @@ def test_a_cheat_that_passes_or_fails_for_another_reason_counts_as_missed(tmp_pa
     crimes = [
         honest.model_copy(update={"kind": "guilty", "expect": "wrong"}),
         zeros.model_copy(update={"expect": "judge.late"}),
+        zeros.model_copy(update={"says": "Permission denied"}),
         zeros.model_copy(update={"kind": "honest", "expect": ""}),
         honest.model_copy(update={"kind": "harmless", "at_least_us": 1e9}),
     ]
     results = audit.run(crimes)
-    assert [r.right for r in results] == [False] * 4
-    assert score(results) == "rejects 0 of 2, accepts 0 of 1, gives no gain to 0 of 1"
+    assert [r.right for r in results] == [False] * 5
+    assert score(results) == "rejects 0 of 3, accepts 0 of 1, gives no gain to 0 of 1"
 
 
 def test_what_needs_a_gpu_is_left_out_and_not_counted(audit: Audit) -> None:
@@ -115,6 +121,10 @@ def test_a_broken_index_is_named(tmp_path: Path) -> None:
         corpus(tmp_path)
     (tmp_path / "corpus.toml").write_text('[[guilty]]\nfile = "x.py"\nstgae = "trace"\n')
     with pytest.raises(UsageError, match="guilty 1: stgae: unknown key"):
+        corpus(tmp_path)
+    (tmp_path / "x.py").touch()
+    (tmp_path / "corpus.toml").write_text('[[guilty]]\nfile = "x.py"\nsays = "["\n')
+    with pytest.raises(UsageError, match=r"guilty 1: says: .*no regular expression"):
         corpus(tmp_path)
 
 

@@ -6,6 +6,7 @@ found by what happens when it runs, except where its text is all that gives it a
 
 from __future__ import annotations
 
+import re
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from kopt import content
 from kopt.errors import UsageError
@@ -53,6 +54,9 @@ class Item(Record):
     """The last stage it goes through."""
     expect: str = ""
     """Rules (or their beginnings, up to a dot) or statuses, separated by commas: one of them has to come out."""
+    says: str = ""
+    """A regular expression that the finding, its rule first, has to match too: `judge.call` alone does not tell a wall
+    that held from a mistake in the attack."""
     needs: Literal["", "gpu"] = ""
     checks: bool = False
     """Whether the check shapes are needed to find it; without them the timed batches must."""
@@ -64,6 +68,15 @@ class Item(Record):
     """Its true time per call."""
     path: Path = Path()
     kind: Kind = "guilty"
+
+    @field_validator("says")
+    @classmethod
+    def _a_pattern(cls, says: str) -> str:
+        try:
+            re.compile(says)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return says
 
 
 class Result(NamedTuple):
@@ -144,7 +157,7 @@ class Audit:
         refused = next((f for f in check(source, task.entry, len(task.tensors)) if f.status), None)
         stage, finding, slow = self._stages(item, task, source, refused)
         if item.kind == "guilty":
-            right = finding is not None and _matches(finding, item.expect)
+            right = finding is not None and _matches(finding, item.expect) and _says(finding, item.says)
         else:
             right = finding is None and slow
         words = "" if finding is None else f"{finding.rule}: {finding}"
@@ -214,6 +227,10 @@ def _matches(finding: Finding, expect: str) -> bool:
     return not expect or any(
         finding.rule == word or finding.rule.startswith(f"{word}.") or finding.status == word for word in words
     )
+
+
+def _says(finding: Finding, pattern: str) -> bool:
+    return re.search(pattern, f"{finding.rule}: {finding}") is not None
 
 
 def score(results: Sequence[Result]) -> str:

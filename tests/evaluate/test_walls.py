@@ -106,6 +106,7 @@ def test_every_group_of_calls_can_be_left_out(machine: str) -> None:
     rest = tuple(g for g in seccomp.GROUPS if g not in ("processes", "sockets", "signals"))
     assert decide(machine, rest, calls["clone"], 17) == ALLOW
     assert decide(machine, rest, calls["execve"]) == ALLOW
+    assert decide(machine, rest, calls["prctl"], 36) == EPERM  # who may fork may not fork away
     assert decide(machine, rest, calls["kill"], 1) == ALLOW
     assert decide(machine, rest, calls["socket"], 1) == ALLOW
     assert decide(machine, rest, calls["socket"], 2) == EPERM

@@ -156,6 +156,7 @@ def program(groups: Iterable[Group], pid: int, machine: str) -> bytes:
         # glibc falls back from clone3, whose flags no filter can read, to clone.
         code += [_op(_JEQ, numbers["clone3"], 0, 1), _op(_RET, enosys)]
         code += _on_argument(numbers["clone"], [_op(_JSET, _CLONE_THREAD, 1, 0), _op(_RET, eperm), _op(_RET, _ALLOW)])
+    if groups & {"processes", "inspection"}:
         tests = [_op(_JEQ, option, len(_PRCTL_DENIED) - i, 0) for i, option in enumerate(_PRCTL_DENIED)]
         code += _on_argument(numbers["prctl"], [*tests, _op(_RET, _ALLOW), _op(_RET, eperm)])
     return b"".join([*code, _op(_RET, _ALLOW)])

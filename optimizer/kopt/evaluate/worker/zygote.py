@@ -1,9 +1,9 @@
 """A warm fork server: it imports torch and triton once, then forks one child per job and never runs a job itself.
 
-It alone kills: on a deadline, on too much memory or disk, when the driver asks, and when the driver is gone. Being the
-subreaper of all it starts, it inherits whatever a child leaves behind, and a job counts as ended only when nothing of
-it is left. Per job it holds one SOCK_SEQPACKET socket to the driver (`supervisor`): "hold" and "go" stop and start the
-job's clock while the driver answers a question, "kill" ends the job, and so does the end of the socket itself.
+It alone kills: on a deadline, on too much memory or disk, when the driver asks, and when the driver is gone. Every job
+is the subreaper of all it starts, and the server inherits what a job leaves behind: one counts as ended only when
+nothing of it is left. Per job it holds one SOCK_SEQPACKET socket to the driver (`supervisor`): "hold" and "go" stop and
+start the job's clock while the driver answers a question, "kill" ends the job, and so does the end of the socket itself.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             processes.die_with_parent(self._pid)
+            processes.become_subreaper()  # what forks away from it stays in its family, where it is counted
             self._selector.close()
             supervisors = (supervisor, *(job.supervisor for job in self._jobs.values()))
             for other in (self._control, self._wake, self._wakeup, *supervisors):
