@@ -2,8 +2,9 @@
 
 It alone kills: on a deadline, on too much memory or disk, when the driver asks, and when the driver is gone. Every job
 is the subreaper of all it starts, and the server inherits what a job leaves behind: one counts as ended only when
-nothing of it is left. Per job it holds one SOCK_SEQPACKET socket to the driver (`supervisor`): "hold" and "go" stop and
-start the job's clock while the driver answers a question, "kill" ends the job, and so does the end of the socket itself.
+nothing of it is left. Per job it holds one SOCK_SEQPACKET socket to the driver (`supervisor`): "hold" and "go" stop
+and start the job's clock while the driver answers a question, "kill" ends the job, and so does the end of the socket
+itself.
 """
 
 from __future__ import annotations
