@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 """Version of the rules. It rises when a verdict could change; every verdict keeps the one that gave it."""
