@@ -28,6 +28,7 @@ from kopt.judge import HEADLINE, Judge, Plan, Rival, promotes
 from kopt.machine.products import product
 from kopt.meta import Meta, create
 from kopt.records import (
+    Contest,
     Evidence,
     Finding,
     Measurement,
@@ -214,6 +215,20 @@ def test_equals_do_not_replace_each_other(
     assert held is not None
     assert held.winner == 1
     assert not held.promoted
+
+
+@pytest.mark.parametrize(("scores", "unmet", "said"), [
+    ({4: 0.5}, None, "measured again"),
+    ({4: 0.5, 5: 0.4}, None, "the best of 2 measured again"),
+    ({5: 0.6, 4: 0.5}, 5, "of 2 measured again #5 had more, but no time was left to compare the two"),
+    ({5: 0.6, 4: 0.5, 3: 0.4}, None, "of 3 measured again none is faster for certain"),
+])  # fmt: skip
+def test_a_champion_is_called_the_best_only_where_it_measured_most(
+    scores: dict[int, float], unmet: int | None, said: str
+) -> None:
+    stood = [Contest(submission=n, sha="", status=Status.PASSED, score=s, processes=1) for n, s in scores.items()]
+    by_number = {c.submission: c for c in stood}
+    assert finale.stands(by_number[4], stood, by_number.get(unmet or 0)) == said
 
 
 def test_what_turns_out_wrong_in_the_finale_is_no_headline(tmp_path: Path, blend: Task, judge: Judge) -> None:

@@ -8,7 +8,7 @@ what time is left the winner is measured under lasting load, which is shown besi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kopt.budget import Budget
@@ -172,7 +172,8 @@ class _Round:
         contests: list[Contest] = []
         for entry in self._finalists:
             passed = sum(c.passed for c in contests)
-            if passed == count or (passed and self._short_of(plan)):
+            # Who is measured and cannot meet the one before is no winner: there has to be time for both.
+            if passed == count or (passed and self._short_of(plan, PROMOTION)):
                 break
             if contests and not passed:
                 # Those before did not hold up; what time is left may do for fewer, or for a shorter one.
@@ -188,8 +189,12 @@ class _Round:
         if champion is None:
             # Whoever was thought to be the best is not even right: the next best one by the earlier data.
             champion = next(c for c in contests if c.passed)
+        unmet = None
         for challenger in stood:
-            if challenger.submission == champion.submission or self._short_of(PROMOTION):
+            if challenger.submission == champion.submission:
+                break
+            if self._short_of(PROMOTION):
+                unmet = challenger
                 break
             try:
                 duel = self._contest(self._session.run.entry(challenger.submission), PROMOTION, champion.submission)
@@ -203,8 +208,7 @@ class _Round:
                 reason = f"promoted over submission {champion.submission} in a comparison of the two"
                 won = duel.model_copy(update={"measurements": taken})
                 return self._closed(won, incumbent, reason, promoted=True)
-        reason = f"the best of {len(stood)} measured again" if len(stood) > 1 else "measured again"
-        return self._closed(champion, incumbent, reason)
+        return self._closed(champion, incumbent, stands(champion, stood, unmet))
 
     def _contest(self, entry: Entry, plan: Plan, against: int | None) -> Contest:
         session, run = self._session, self._session.run
@@ -262,9 +266,21 @@ class _Round:
         minutes = self._session.budget.minutes
         return None if minutes is None else 60 * minutes - self._session.charges().seconds
 
-    def _short_of(self, plan: Plan) -> bool:
+    def _short_of(self, *plans: Plan) -> bool:
         left = self._left()
-        return left is not None and self._pace.of(plan, self._shapes) > left
+        return left is not None and sum(self._pace.of(plan, self._shapes) for plan in plans) > left
+
+
+def stands(champion: Contest, stood: Sequence[Contest], unmet: Contest | None) -> str:
+    """Why a champion that nobody was promoted over stands, of those that held up, the best first; `unmet`: the first of
+    them for whose comparison with it there was no time."""
+    if len(stood) == 1:
+        return "measured again"
+    if stood[0].submission == champion.submission:
+        return f"the best of {len(stood)} measured again"
+    if unmet is not None:
+        return f"of {len(stood)} measured again #{unmet.submission} had more, but no time was left to compare the two"
+    return f"of {len(stood)} measured again none is faster for certain"
 
 
 def _with_baseline(fresh: tuple[Measurement, ...], other: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
