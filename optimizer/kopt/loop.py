@@ -139,9 +139,12 @@ def describe(
     )
 
 
-def place_of(meta: Meta) -> str | None:
-    """The GPU to go on with, None for a modelled run; MachineError when a measured run finds none of its product."""
-    gpu = choose(meta.target, modelled=meta.evidence is Evidence.MODELLED).gpu
+def place_of(meta: Meta, gpu: str | None = None) -> str | None:
+    """The GPU to go on with, this one (an index or UUID) or the first idle one; None for a modelled run.
+
+    MachineError when a measured run finds none of its product.
+    """
+    gpu = choose(meta.target, gpu, modelled=meta.evidence is Evidence.MODELLED).gpu
     if gpu is None and meta.evidence is Evidence.MEASURED:
         raise MachineError(f"run {meta.id} measures on {meta.target}, and this machine has none; continue it on one")
     return gpu
@@ -151,11 +154,12 @@ def resume(
     folder: Path,
     *,
     workspace: Path | None = None,
+    gpu: str | None = None,
     budget: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
     driver: Proposer | None = None,
 ) -> Run:
-    """Continue a run where its journal ends; `budget` overrides single limits."""
+    """Continue a run where its journal ends, on the same kind of GPU; `budget` overrides single limits."""
     root = content.workspace(workspace)
     meta = read_meta(folder)
     task = content.load_task(meta.task, root)
@@ -165,8 +169,8 @@ def resume(
             f"kopt run {task.name} --replay {meta.id}"
         )
     limits = meta.budget.model_copy(update=dict(budget or {}))
-    gpu = place_of(meta)
-    with Evaluator(task, target=meta.target, gpu=gpu, shapes=meta.shapes, seed=meta.seed) as evaluator:
+    place = place_of(meta, gpu)
+    with Evaluator(task, target=meta.target, gpu=place, shapes=meta.shapes, seed=meta.seed) as evaluator:
         return _go(folder, meta, task, root, evaluator, limits, observer, driver)
 
 

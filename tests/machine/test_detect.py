@@ -6,15 +6,18 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kopt.errors import MachineError
+from kopt.loop import place_of
 from kopt.machine.choose import choose
 from kopt.machine.detect import detect
 from kopt.machine.fingerprint import fingerprint, versions
+from kopt.meta import read_meta
 
 
 class NvmlError(Exception):
@@ -184,3 +187,14 @@ def test_versions_come_without_importing() -> None:
     assert "pydantic" in versions(("pydantic", "no-such-distribution"))
     assert "no-such-distribution" not in versions(("no-such-distribution",))
     assert "torch" not in set(sys.modules) - before
+
+
+def test_a_measured_run_goes_on_only_on_a_gpu_of_its_kind(four: None, nvml: Callable[..., None]) -> None:
+    meta = read_meta(Path(__file__).resolve().parents[2] / "submissions" / "fp8_gemm-h200")
+    assert place_of(meta) == "GPU-000"
+    assert place_of(meta, "2") == "GPU-222"
+    nvml(name="NVIDIA H100 80GB HBM3")
+    with pytest.raises(MachineError, match="run fp8_gemm-h200 measures on h200, and this machine has none"):
+        place_of(meta)
+    with pytest.raises(MachineError, match="GPU 0 is NVIDIA H100 80GB HBM3, not NVIDIA H200"):
+        place_of(meta, "0")

@@ -120,6 +120,7 @@ def resume(
     max_tool_calls: driving.MaxCalls = None,
     max_tokens: driving.MaxTokens = None,
     max_dollars: driving.MaxDollars = None,
+    gpu: GpuName = None,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
@@ -137,7 +138,7 @@ def resume(
     limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     shown: Budget = read_meta(folder).budget.model_copy(update=limits)
     with live.observer(console(stderr=json), shown) as observer:
-        done = loop.resume(folder, workspace=where, budget=limits, observer=observer)
+        done = loop.resume(folder, workspace=where, gpu=gpu, budget=limits, observer=observer)
     end(done, where, json)
 
 
