@@ -1,15 +1,15 @@
 # FP8 GEMM, tensor-wise scaling, for NVIDIA H200.
-# Published by kopt 0.1.0 on 2026-11-26.
+# Published by kopt 0.1.0 on 2026-11-27.
 #
-# Measured: 76.2 % of the data-sheet peak (geometric mean), 20 quads a shape,
+# Measured: 76.3 % of the data-sheet peak (geometric mean), 20 quads a shape,
 # in fresh processes, after the best of 10 submissions was known.
-#   4k-cube                95.5 us   72.8 %  1.003 x baseline
-#   8k-cube               727.6 us   76.4 %  1.023 x baseline
-#   deepseek-v3           624.2 us   77.9 %  0.999 x baseline
-#   llama-70b            1786.0 us   77.8 %  0.992 x baseline
+#   4k-cube                94.6 us   73.4 %  1.005 x baseline
+#   8k-cube               728.8 us   76.2 %  1.015 x baseline
+#   deepseek-v3           623.4 us   78.0 %  0.999 x baseline
+#   llama-70b            1789.6 us   77.6 %  0.989 x baseline
 #
-# torch 2.11.0+cu130, triton 3.6.0, evaluator 4, driver 580.159.04
-# Run fp8_gemm-h200, submission 5 (ba79a56d34ca4a70); the .json beside it has all.
+# torch 2.11.0+cu130, triton 3.6.0, evaluator 6, driver 580.159.04
+# Run fp8_gemm-h200-2, submission 5 (d38bc31c967e536e); the .json beside it has all.
 # SPDX-License-Identifier: Apache-2.0
 
 """Persistent TMA, epilogue in slices: the shared memory they save buys a fourth pipeline stage."""
@@ -84,7 +84,7 @@ def tma_subtile_kernel(
 
 def fp8_gemm(
     a, b, scale_a, scale_b, out, *,
-    BLOCK_M=128, BLOCK_N=256, BLOCK_K=128, GROUP_M=8, SUBTILES=2, NUM_WARPS=8, NUM_STAGES=4,
+    BLOCK_M=128, BLOCK_N=256, BLOCK_K=128, GROUP_M=8, SUBTILES=2, NUM_WARPS=8, NUM_STAGES=4, EVEN=0,
 ):  # fmt: skip
     M, K = a.shape
     N = b.shape[0]
@@ -99,7 +99,11 @@ def fp8_gemm(
     b_desc = TensorDescriptor.from_tensor(b, [BLOCK_N, BLOCK_K])
     out_desc = TensorDescriptor.from_tensor(out, [BLOCK_M, BLOCK_N // SUBTILES])
     tiles = triton.cdiv(M, BLOCK_M) * triton.cdiv(N, BLOCK_N)
-    tma_subtile_kernel[(min(properties.multi_processor_count, tiles),)](
+    programs = min(properties.multi_processor_count, tiles)
+    if EVEN:
+        # As few as need the same number of turns: those that would sit out the last one draw power and share L2.
+        programs = triton.cdiv(tiles, triton.cdiv(tiles, programs))
+    tma_subtile_kernel[(programs,)](
         a_desc, b_desc, scale_a, scale_b, out_desc, M, N, K,
         BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K,
         GROUP_M=GROUP_M, SUBTILES=SUBTILES,
