@@ -201,6 +201,7 @@ class _Round:
             except (HarnessError, MachineError) as error:
                 # Two kernels beside the judge may be more than a device has room for: what was won stays won.
                 self._session.record("error", message=f"finale: no comparison of the two: {error}")
+                unmet = challenger
                 break
             if duel.passed and promotes(list(duel.quads.values()), self._submissions):
                 # Being best among those measured against the baseline chose it, so its number comes from the duel.
@@ -273,13 +274,13 @@ class _Round:
 
 def stands(champion: Contest, stood: Sequence[Contest], unmet: Contest | None) -> str:
     """Why a champion that nobody was promoted over stands, of those that held up, the best first; `unmet`: the first of
-    them for whose comparison with it there was no time."""
+    them that had more and was not compared with it, for want of time or because the device could not."""
     if len(stood) == 1:
         return "measured again"
     if stood[0].submission == champion.submission:
         return f"the best of {len(stood)} measured again"
     if unmet is not None:
-        return f"of {len(stood)} measured again #{unmet.submission} had more, but no time was left to compare the two"
+        return f"of {len(stood)} measured again #{unmet.submission} had more, but the two were not compared"
     return f"of {len(stood)} measured again none is faster for certain"
 
 

@@ -146,7 +146,10 @@ def place_of(meta: Meta, gpu: str | None = None) -> str | None:
     """
     gpu = choose(meta.target, gpu, modelled=meta.evidence is Evidence.MODELLED).gpu
     if gpu is None and meta.evidence is Evidence.MEASURED:
-        raise MachineError(f"run {meta.id} measures on {meta.target}, and this machine has none; continue it on one")
+        raise MachineError(
+            f"run {meta.id} measures on {meta.target}, and none is in sight; go on where there is one "
+            f"(kopt doctor lists GPUs, hidden ones too)"
+        )
     return gpu
 
 

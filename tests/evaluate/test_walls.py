@@ -105,6 +105,9 @@ def test_every_group_of_calls_can_be_left_out(machine: str) -> None:
     calls = CALLS[machine]
     rest = tuple(g for g in seccomp.GROUPS if g not in ("processes", "sockets", "signals"))
     assert decide(machine, rest, calls["clone"], 17) == ALLOW
+    assert decide(machine, rest, calls["clone"], 17 | THREAD) == ALLOW
+    assert decide(machine, rest, calls["clone"], 17 | 0x8000) == EPERM  # CLONE_PARENT
+    assert decide(machine, rest, 435) == ENOSYS  # clone3, for which there is clone
     assert decide(machine, rest, calls["execve"]) == ALLOW
     assert decide(machine, rest, calls["prctl"], 36) == EPERM  # who may fork may not fork away
     assert decide(machine, rest, calls["kill"], 1) == ALLOW

@@ -45,12 +45,12 @@ def test_what_a_null_batch_does_is_no_part_of_what_it_takes(judge: Judge) -> Non
     judgement = judge.measure(VENDOR, shapes=cube(2048), plan=PLAN)
     assert judgement.status is Status.PASSED
     assert judgement.facts["shapes"]["cube"]["null_us"] < 5_000.0
-    assert judgement.facts["batches"]["window"] > 4 * 0.010
+    assert judgement.facts["batches"]["window"] > 0.060  # four batches of calls, and three nulls
 
 
 def test_a_gpu_too_small_for_a_shape_is_no_fault_of_a_kernel(judge: Judge) -> None:
     with pytest.raises(
         MachineError, match=r"memory is too small to judge its shapes, the largest of which is .*--shapes"
     ):
-        judge.measure(VENDOR, shapes=cube(1 << 18), plan=PLAN)  # 268 GB
+        judge.measure(VENDOR, shapes=cube(1 << 18), plan=PLAN)  # 275 GB
     assert judge.measure(VENDOR, shapes=cube(2048), plan=PLAN).status is Status.PASSED

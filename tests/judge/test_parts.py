@@ -385,6 +385,22 @@ def test_null_batches_that_something_delays_make_no_kernel_faster() -> None:
     assert series.net(batch(1150.0, 50.0)) == 1000.0
 
 
+@pytest.mark.parametrize(("work", "besides"), [(93.0, 549.0), (930.0, 652.0), (9300.0, 680.0)])
+def test_a_batch_with_little_work_is_never_too_fast(work: float, besides: float) -> None:
+    """What a batch costs besides its work, as an H200 had it (docs/judge-feasibility.md), with nulls of 500 and 680."""
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.bare, series.nulls = [Null(500.0, 0.0)] * 2, [Null(680.0, 0.0)] * 2
+    net = series.net(batch(work + besides, 0.0))
+    assert work <= net < work + 75.0
+
+
+def test_work_that_grows_takes_longer() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.bare, series.nulls = [Null(500.0, 0.0)], [Null(680.0, 0.0)]
+    nets = [series.net(batch(us, 0.0)) for us in range(510, 4000, 10)]
+    assert all(0 < one < other < one + 11 for one, other in pairwise(nets))
+
+
 def test_how_many_null_batches_there_are_moves_no_time() -> None:
     few, many = (Series(Shape(name="one", dims={}), None) for _ in range(2))  # type: ignore[arg-type]
     few.nulls = [Null(rest, 0.0) for rest in (90.0, 100.0, 110.0, 120.0, 130.0)]

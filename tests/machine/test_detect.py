@@ -88,11 +88,13 @@ def four(nvml: Callable[..., None]) -> None:
     (None, [0, 1, 2, 3]),
     ("2", [2]),
     ("3, 1", [3, 1]),
-    ("GPU-11,3", [1, 3]),
+    ("GPU-33,GPU-1", [3, 1]),
+    ("GPU-11,3", [1]),  # nothing after a word of another kind
+    ("1,GPU-33", [1]),
     ("2,9,1", [2]),  # nothing after what is not there
-    ("1,1", [1]),
     ("", []),
     ("-1", []),
+    ("-2,1", []),
 ])  # fmt: skip
 def test_what_cuda_would_not_see_is_not_measured_on(
     four: None, monkeypatch: pytest.MonkeyPatch, said: str | None, left: list[int]
@@ -109,6 +111,12 @@ def test_a_word_that_names_no_gpu_is_no_run_on_another(four: None, monkeypatch: 
     with pytest.raises(MachineError, match=f"CUDA_VISIBLE_DEVICES='{said}' names no GPU of this machine, which has 0"):
         choose()
     assert choose(modelled=True).gpu is None
+
+
+def test_a_gpu_that_is_named_twice_is_named(four: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,1")
+    with pytest.raises(MachineError, match="names GPU 1 twice"):
+        choose()
 
 
 def test_a_hidden_gpu_cannot_be_named(four: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +202,7 @@ def test_a_measured_run_goes_on_only_on_a_gpu_of_its_kind(four: None, nvml: Call
     assert place_of(meta) == "GPU-000"
     assert place_of(meta, "2") == "GPU-222"
     nvml(name="NVIDIA H100 80GB HBM3")
-    with pytest.raises(MachineError, match="run fp8_gemm-h200 measures on h200, and this machine has none"):
+    with pytest.raises(MachineError, match="run fp8_gemm-h200 measures on h200, and none is in sight"):
         place_of(meta)
-    with pytest.raises(MachineError, match="GPU 0 is NVIDIA H100 80GB HBM3, not NVIDIA H200"):
+    with pytest.raises(MachineError, match="GPU 0 is NVIDIA H100 80GB HBM3, not NVIDIA H200: name one that is"):
         place_of(meta, "0")

@@ -29,7 +29,7 @@ class Batch:
     """What one batch showed. Times are of the judge's clock, microseconds."""
 
     us: float
-    """From before the reveal to after the gather."""
+    """From before the reveal to after the gather; of a null batch, without its work."""
     reveal_us: float
     """Of it, the reveal."""
     calls: int
@@ -132,9 +132,9 @@ def run(
         ended = time.perf_counter_ns()
         secret.take()
         reveal_us, us = backend.stop()
-    if calls:
+    if calls or busy_us:
         worked = time.monotonic()
-    else:
+    if not calls:
         us -= runner.spent_us()
     sample = replace(backend.sample(began, ended), load_s=heat + (ended - began) / 1e9)
     with watch.on("check"):

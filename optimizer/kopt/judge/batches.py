@@ -109,9 +109,9 @@ class Batches:
             raise Rejected(batch.finding, arm.label)
         return batch
 
-    def null(self) -> Null:
-        """What a batch without calls takes, by the trusted runner."""
-        # After the same rest as any other batch, and as long as one: what a device takes to wake up is no kernel's
+    def null(self, *, bare: bool = False) -> Null:
+        """What a batch without calls takes besides its work, by the trusted runner; a `bare` one has next to none."""
+        # After the same rest as any other batch, and as long as a burst: what a device takes to wake up is no kernel's
         # doing, nor is what it takes, after milliseconds of work, to change contexts and have its end noticed.
-        batch = self.ask(self._crew[TRUSTED], [], rest=True, busy_us=self._null_us)
+        batch = self.ask(self._crew[TRUSTED], [], rest=True, busy_us=0.0 if bare else self._null_us)
         return Null(batch.us, batch.reveal_us)

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 _SHORT_BATCH = 0.25
 """Of the wanted work: what a batch takes besides its calls is no longer little against it."""
-_NULLS = 3
+_NULLS = 2
+"""Of either kind, before anything is timed; of those with work each second quad adds one."""
 _INSTEAD = 3
 """Batches in place of a single one that is astray: one of three may be, and their median is not."""
 _CHECK_CALLS = 3
@@ -46,9 +47,8 @@ _FEWEST = 2
 _SHORT = "the plan's time was over"
 
 
-DROWNED_US = 1000.0
-"""Work in a batch that is little beside what null batches differ by, and what a batch shorter than theirs costs less
-besides: the driver takes longer to see the end of milliseconds of work."""
+DROWNED_US = 100.0
+"""Work in a batch that is little beside what null batches differ by."""
 
 
 def believed(us: float, few: int, longer: float) -> float:
@@ -209,7 +209,8 @@ class Job:
                 arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
             if self._regime == "sustained":
                 self._backend.heat(WARM_S)
-            self._batches.null()  # the first of a shape asks the allocator for memory
+            self._batches.null(bare=True)  # the first of a shape asks the allocator for memory
+            series.bare += [self._batches.null(bare=True) for _ in range(_NULLS)]
             series.nulls += [self._batches.null() for _ in range(_NULLS)]
             calls = self._calibrate(candidate, series)
             if opponent is not None:
@@ -299,6 +300,7 @@ class Job:
             self._hire(TRUSTED, None, {})
             shape = deck.shape
             self._crew[TRUSTED].setup(self._task, self._hooks, shape, series.sizes.layout, self._backend)
+            self._batches.null()  # its first one, as of any process, has everything to load
             return None
         return opponent
 

@@ -4,7 +4,7 @@ A batch goes like this. Over the socket the judge describes it, and the runner p
 The judge draws inputs in private, rests if the regime wants it, and raises ALERT. The runner stops sleeping between
 looks, makes one call on the old inputs so that host code and context are awake, and writes READY. The judge starts its
 clock, reveals the inputs, writes one nonce per call into the ring and then GO. The runner makes its calls, echoes in
-PROGRESS the nonce of the call it last returned from, waits for its device and writes the last nonce to DONE. DONE is
+PROGRESS the nonce of the call it last returned from, waits for its stream and writes the last nonce to DONE. DONE is
 advisory: what counts is what the judge then finds in the outputs, and when.
 
 The page of orders is sealed: the runner can map it for reading only, so no other process can raise GO or forge a nonce.

@@ -162,7 +162,7 @@ class Serving:
             spent = backend.busy(message["busy_us"])
         backend.settle()
         if not calls:
-            reports[protocol.SPENT] = round(1e3 * spent())
+            reports.fill(protocol.SPENT, [round(1e3 * spent())])
         reports[protocol.DONE] = orders[protocol.RING + max(0, len(calls) - 1)]
 
     def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:

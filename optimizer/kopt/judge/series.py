@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
 
 
+_SETTLED_US = 2000.0
+"""Work from which on a batch costs no more besides: a context has had its slice of time."""
+
+
 class Null(NamedTuple):
     """Of a batch without calls, microseconds. Not the batch itself: that holds on to memory of its shape."""
 
@@ -44,6 +49,8 @@ class Series:
     logs: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     nulls: list[Null] = field(default_factory=list)
+    bare: list[Null] = field(default_factory=list)
+    """Those that keep the device at work for next to no time."""
     rival: list[float] = field(default_factory=list)
     calls: int = 0
     expected: float = 0.0
@@ -65,14 +72,19 @@ class Series:
         """Microseconds of a batch's calls: without its reveal, and without all else that a null batch takes.
 
         Of null batches a short one, which a quarter lie below: what delays others, a candidate's threads for one, makes
-        nobody's calls any faster, and how many there are does not matter, as it would for the shortest. A reveal longer
-        than any of theirs counts as work: whoever slows it down pays for that. Not above zero for a batch that took no
-        longer than the shortest of them.
+        nobody's calls any faster, and how many there are does not matter, as it would for the shortest. From a batch of
+        little work less is taken off, down to what a bare one takes: what it costs besides grows with the work, fastest
+        at first, so this is never too much. A reveal longer than any of theirs counts as work: whoever slows it down
+        pays for that. Not above zero for a batch that took no longer than the shortest of them.
         """
-        rests = [null.us - null.reveal_us for null in self.nulls]
-        took = batch.us - min(batch.reveal_us, max(null.reveal_us for null in self.nulls))
-        net = took - quarter(rests)
-        return net if net > 0 else took - min(rests)
+        every = (*self.nulls, *self.bare)
+        took = batch.us - min(batch.reveal_us, max(null.reveal_us for null in every))
+        most = quarter(_rests(self.nulls))
+        least = min(most, quarter(_rests(self.bare or self.nulls)))
+        net = took - most
+        if net < _SETTLED_US:
+            net = (took - least) / (1 + (most - least) / _SETTLED_US)
+        return net if net > 0 else took - min(_rests(every))
 
     def per_call(self, batch: Batch) -> float:
         """Microseconds per call; not above zero where the batch took no longer than one without calls."""
@@ -89,7 +101,7 @@ class Series:
     @property
     def null_spread(self) -> float:
         """Between null batches, their reveals apart: those are known for each batch."""
-        rests = [null.us - null.reveal_us for null in self.nulls]
+        rests = _rests(self.nulls)
         return max(rests) - min(rests)
 
     def remarks(self, batch_us: float) -> tuple[str, ...]:
@@ -121,3 +133,7 @@ class Series:
             "timeless": self.timeless,
             "batches": 0 if self.logs else len(self.host),
         }
+
+
+def _rests(nulls: Iterable[Null]) -> list[float]:
+    return [null.us - null.reveal_us for null in nulls]

@@ -40,7 +40,7 @@ def choose(target: str | None = None, gpu: str | None = None, *, modelled: bool 
     if wanted is not None:
         usable = [g for g in found if g.product == wanted]
         if gpu is not None and not usable:
-            raise MachineError(f"GPU {gpu} is {found[0].name}, not {wanted.name}; leave --target out to measure on it")
+            raise MachineError(f"GPU {gpu} is {found[0].name}, not {wanted.name}: name one that is")
         return Place(wanted, usable[0].uuid if usable else None)
     if not found:
         return Place(product(DEFAULT_TARGET), None)

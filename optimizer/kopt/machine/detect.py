@@ -12,7 +12,7 @@ from kopt.machine.products import Product, match
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
-_NONE = ("", "-1", "NoDevFiles")
+_NONE = ("", "NoDevFiles")
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,29 @@ class Detection(NamedTuple):
     def visible(self) -> tuple[Gpu, ...]:
         """Those that CUDA_VISIBLE_DEVICES leaves, in its order; all of them where it is not set.
 
-        As for CUDA, an empty value or -1 hides all, and what follows a word that names no GPU counts for nothing.
-        MachineError when the first word names none, or is a number where GPUs are of several kinds: CUDA numbers them
-        by their speed, unless CUDA_DEVICE_ORDER says otherwise.
+        As for CUDA, an empty value or a negative number hides all, and what follows a word that names no GPU, or is not
+        of the first one's kind, counts for nothing. MachineError when the first word names none or one is named twice,
+        where CUDA would see none; and for a number where GPUs are of several kinds: CUDA numbers them by their speed,
+        unless CUDA_DEVICE_ORDER says otherwise.
         """
         said = os.environ.get(VISIBLE)
         if said is None or not self.gpus:
             return self.gpus
         words = [word.strip() for word in said.split(",")]
-        if words[0] in _NONE:
+        if words[0] in _NONE or words[0].startswith("-"):
             return ()
-        left: dict[str, Gpu] = {}
+        left: list[Gpu] = []
         for word in words:
-            gpu = self._named(word, said)
+            gpu = self._named(word, said) if word.isdigit() == words[0].isdigit() else None
             if gpu is None:
                 break
-            left[gpu.uuid] = gpu
+            if gpu in left:
+                raise MachineError(f"{VISIBLE}={said!r} names GPU {gpu.index} twice, and CUDA then sees none; mend it")
+            left.append(gpu)
         if not left:
             there = ", ".join(str(gpu.index) for gpu in self.gpus)
             raise MachineError(f"{VISIBLE}={said!r} names no GPU of this machine, which has {there}; unset or mend it")
-        return tuple(left.values())
+        return tuple(left)
 
     def _named(self, word: str, said: str) -> Gpu | None:
         """By its number, or the beginning of its UUID."""

@@ -101,7 +101,7 @@ _OWN_PID_ONLY: Mapping[Group, str] = {
 }
 """Calls whose first argument must be this process, or 0 where that means the caller."""
 
-_CLONE_THREAD = 0x10000
+_CLONE_PARENT, _CLONE_THREAD = 0x8000, 0x10000
 _AF_UNIX = 1
 # PR_SET_PDEATHSIG, PR_SET_MM, PR_SET_CHILD_SUBREAPER, PR_SET_PTRACER: ways out of the fork server's care.
 _PRCTL_DENIED = (1, 35, 36, 0x59616D61)
@@ -152,11 +152,13 @@ def program(groups: Iterable[Group], pid: int, machine: str) -> bytes:
                 code += _on_argument(numbers[name], [*own, _op(_RET, eperm), _op(_RET, _ALLOW)])
     if "network" in groups:
         code += _on_argument(numbers["socket"], [_op(_JEQ, _AF_UNIX, 1, 0), _op(_RET, eperm), _op(_RET, _ALLOW)])
-    if "processes" in groups:
+    if groups & {"processes", "inspection"}:
         # glibc falls back from clone3, whose flags no filter can read, to clone.
         code += [_op(_JEQ, numbers["clone3"], 0, 1), _op(_RET, enosys)]
-        code += _on_argument(numbers["clone"], [_op(_JSET, _CLONE_THREAD, 1, 0), _op(_RET, eperm), _op(_RET, _ALLOW)])
-    if groups & {"processes", "inspection"}:
+        thread = [_op(_JSET, _CLONE_THREAD, 1, 0), _op(_RET, eperm), _op(_RET, _ALLOW)]
+        # A child of the caller's parent is out of the caller's family.
+        child = [_op(_JSET, _CLONE_PARENT, 0, 1), _op(_RET, eperm), _op(_RET, _ALLOW)]
+        code += _on_argument(numbers["clone"], thread if "processes" in groups else child)
         tests = [_op(_JEQ, option, len(_PRCTL_DENIED) - i, 0) for i, option in enumerate(_PRCTL_DENIED)]
         code += _on_argument(numbers["prctl"], [*tests, _op(_RET, _ALLOW), _op(_RET, eperm)])
     return b"".join([*code, _op(_RET, _ALLOW)])
