@@ -6,6 +6,7 @@ judge's times, which no product of kopt's would do without a GPU.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +25,7 @@ from kopt.evaluate.measure import Measure
 from kopt.evaluate.score import score
 from kopt.evaluate.stage import Case
 from kopt.journal import FILE, Journal
-from kopt.judge import HEADLINE, Judge, Plan, Rival, promotes
+from kopt.judge import HEADLINE, PROMOTION, Judge, Plan, Rival, promotes
 from kopt.machine.products import product
 from kopt.meta import Meta, create
 from kopt.records import (
@@ -354,6 +355,39 @@ def test_after_one_that_does_not_hold_up_the_next_is_measured_for_as_long_as_the
     (first, *_), (then, plan, _) = stand.asked
     assert (first, then) == (2, 1)
     assert finale.FEWEST <= plan.quads < HEADLINE.quads
+
+
+def test_whoever_may_be_promoted_is_compared_before_a_further_one_is_measured(
+    tmp_path: Path, blend: Task, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge.start()  # what a first contest takes beside others would be its time here
+    # The run believed the slowest to be the best; and measuring takes longer than it had shown.
+    claims = {slow(8): 0.9, slow(2): 0.5, slow(9): 0.4}
+    shapes = len(blend.timing)
+    facts = {
+        "seconds": {"start": 0.0, "warm": 0.0, "check": 0.0, "quads": 0.12},
+        "quads": {s.name: [0.0] * 4 for s in blend.timing},
+    }
+    pace = finale.Pace(quad=0.03 / shapes, start=0.0)
+    one, duel = (pace.of(plan, shapes) for plan in (HEADLINE, PROMOTION))
+    seconds = 3 * one + duel + 5.0
+    with opened(tmp_path, blend, judge, claims, Budget(minutes=seconds / 60)) as (session, stand):
+        stand.stages = (StageResult(stage="measure", outcome="passed", facts=facts),)  # type: ignore[arg-type]
+        measured = stand.remeasure
+
+        def late(submission: Submission, *rest: Any) -> StageResult:
+            found = measured(submission, *rest)
+            if len(stand.asked) == 2:
+                time.sleep(max(0.0, seconds - session.charges().seconds - one - 0.5 * duel))
+            return found
+
+        monkeypatch.setattr(stand, "remeasure", late)
+        for source in claims:
+            session.submit(source, note="", origin="test")
+        loop.drive(session, Each([]))
+    assert [(n, rival is None) for n, _, rival in stand.asked] == [(1, True), (2, True), (2, False)]
+    assert session.run.finale is not None
+    assert (session.run.finale.winner, session.run.finale.promoted) == (2, True)
 
 
 def test_a_finale_is_held_once_and_again_after_something_new(tmp_path: Path, blend: Task, judge: Judge) -> None:
