@@ -7,6 +7,7 @@ The process sees one GPU, chosen by UUID through CUDA_VISIBLE_DEVICES before it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -194,7 +195,7 @@ class CudaRunner:
         self._event = torch.cuda.Event()
         self._pool: Any = None
         self._fill: Any = None
-        self._fill_us = 0.0
+        self._fill_us = math.inf
 
     def attach(self, fd: int, nbytes: int) -> Tensor:
         from cuda.bindings import driver
@@ -214,8 +215,10 @@ class CudaRunner:
         if self._fill is None:
             self._fill = self._torch.empty(_FILL_BYTES, dtype=self._torch.uint8, device="cuda")
             self._span = tuple(self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._fill.fill_(1)  # the first one has a kernel to load
+            self.synchronize()
         begin, end = self._span
-        count = max(1, round(us / self._fill_us)) if self._fill_us else 1
+        count = max(1, round(us / self._fill_us))
         begin.record()
         for _ in range(count):
             self._fill.fill_(1)
@@ -223,7 +226,8 @@ class CudaRunner:
 
         def took() -> float:
             spent = 1e3 * float(begin.elapsed_time(end))
-            self._fill_us = spent / count
+            # The least that was seen: a host that stalls between two of them makes none of them longer.
+            self._fill_us = min(self._fill_us, spent / count)
             return spent
 
         return took
