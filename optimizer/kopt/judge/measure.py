@@ -262,6 +262,9 @@ class Job:
         # makes few calls look long.
         us = min(self._us(arm, series, few) for _ in range(2))
         count = self._count(series, us)
+        if count < few:  # so long, or twice a stall: batches of two short calls would drown
+            us = min(us, *(self._us(arm, series, few) for _ in range(2)))
+            count = self._count(series, us)
         if count > few and (captured or few * us < DROWNED_US):
             us = believed(us, few, self._us(arm, series, count))
             count = self._count(series, us)
