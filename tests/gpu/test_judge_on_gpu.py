@@ -15,7 +15,7 @@ from kopt.errors import MachineError
 from kopt.judge import Judge, Plan
 from kopt.machine.choose import choose
 from kopt.machine.detect import detect
-from kopt.records import Shape, Status
+from kopt.records import NO_DEVICE_TIME, Shape, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 # By NVML: the judge refuses a GPU on which another process, this one for example, has a context.
@@ -26,6 +26,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HERE, reason="no GPU that 
 VENDOR = (
     "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
     "    torch._scaled_mm(a, b.T, scale_a, scale_b, out_dtype=out.dtype, use_fast_accum=True, out=out)\n"
+)
+BLAS = (
+    "import torch\n\ndef fp8_gemm(a, b, scale_a, scale_b, out):\n"
+    "    out.copy_(torch.mm(a.float(), b.float().T) * (scale_a * scale_b))\n"
 )
 PLAN = Plan(quads=1, check=False, agreement=False, graph=False)
 
@@ -54,3 +58,14 @@ def test_a_gpu_too_small_for_a_shape_is_no_fault_of_a_kernel(judge: Judge) -> No
     ):
         judge.measure(VENDOR, shapes=cube(1 << 18), plan=PLAN)  # 275 GB
     assert judge.measure(VENDOR, shapes=cube(2048), plan=PLAN).status is Status.PASSED
+
+
+def test_a_library_that_keeps_a_workspace_is_captured_again_and_again(judge: Judge) -> None:
+    """torch takes a pool again that memory is left in only while a graph of it is."""
+    plan = PLAN.model_copy(update={"graph": True})
+    judgement = judge.measure(BLAS, shapes=cube(512), plan=plan)
+    assert judgement.status is Status.PASSED
+    measured = judgement.measurements[0]
+    assert not any(warning.startswith(NO_DEVICE_TIME) for warning in measured.warnings)
+    assert measured.device_us is not None
+    assert measured.device_us.low < measured.device_us.high  # of three

@@ -94,7 +94,8 @@ class Extras:
         for _ in range(_GRAPHS):
             us = self._timed(series, candidate, deck.deal(calls), mode="graph")
             if us is None:
-                series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph")
+                why = f" ({candidate.runner.refusal})" if candidate.runner.refusal else ""
+                series.warnings.append(f"{NO_DEVICE_TIME}: the call cannot be captured in a CUDA graph{why}")
                 break
             series.device.append(us)
 

@@ -245,11 +245,12 @@ class CudaRunner:
     def capture(self, calls: Callable[[], None]) -> Callable[[], None] | None:
         torch = self._torch
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
+        graph, begun = torch.cuda.CUDAGraph(), False
         # One pool for all of them: a pool of its own would outlive each graph, until there is no memory left.
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        old, self._pool = self._pool, self._pool or torch.cuda.graph_pool_handle()
         try:
             with torch.cuda.graph(graph, pool=self._pool):
+                begun = True
                 calls()
         except Exception as error:
             # A kernel that synchronizes or allocates outside torch cannot be captured. That is its right. What torch
@@ -258,7 +259,9 @@ class CudaRunner:
             torch.cuda.set_stream(torch.cuda.default_stream())
             torch.cuda.synchronize()
             self._pool = None
-            return None
+            # What a capture allocates and keeps, as cuBLAS its workspace, outlives its graph. Then torch does not take
+            # the pool again, and another has to do.
+            return None if begun or old is None else self.capture(calls)
         self._upload(graph)
         replay: Callable[[], None] = graph.replay
         return replay
