@@ -115,7 +115,7 @@ def merge_kernel(
     tl.store(ids_ptr + to, tl.maximum(ids, -1), mask=inside[:, None])
 
 
-def msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, FILL=4, NUM_WARPS=4, NUM_STAGES=3):
+def msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, FILL=2, NUM_WARPS=4, NUM_STAGES=3):
     check(iq, ik, cu_q, cu_k, ids)
     T, HKV, _ = iq.shape
     S = ik.shape[0]

@@ -132,7 +132,7 @@ def index_merge_kernel(
     tl.store(ids_ptr + to, tl.maximum(ids, -1), mask=inside[:, None])
 
 
-def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, FILL=4, NUM_WARPS=4, NUM_STAGES=3):
+def index_msa_index(iq, ik, cu_q, cu_k, ids, *, BLOCK_M=64, FILL=2, NUM_WARPS=4, NUM_STAGES=3):
     index_check(iq, ik, cu_q, cu_k, ids)
     T, HKV, _ = iq.shape
     S = ik.shape[0]
@@ -835,7 +835,7 @@ def dense_check(q, k, v, iq, ik, cu_q, cu_k, out):
 
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
-    INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
+    INDEX_BLOCK_M=64, INDEX_FILL=2, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
     ATTEND_MOST=36, ATTEND_ALONE=4096, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
 ):  # fmt: skip
     dense_check(q, k, v, iq, ik, cu_q, cu_k, out)

@@ -1,22 +1,31 @@
 # MSA prefill: index and attention, end to end, for NVIDIA H200.
-# Published by kopt 0.1.0 on 2026-11-26.
+# Published by kopt 0.1.0 on 2026-11-27.
 #
-# Measured: 40.0 % of the roofline (geometric mean), 11 batches a shape,
+# Measured: 40.1 % of the roofline (geometric mean), 13 batches a shape,
 # in fresh processes, after the best of 4 submissions was known.
-#   whole-2k              234.4 us   30.6 %
-#   whole-8k             1706.3 us   29.8 %
-#   whole-32k            8925.1 us   29.6 %
-#   chunk-128k           1932.6 us   42.2 %
-#   chunk-128k-random     2207.7 us   37.0 %
-#   whole-256k         126042.2 us   41.8 %
-#   chunk-512k           4282.7 us   58.0 %
-#   chunk-1m             7290.3 us   64.5 %
+#   whole-2k              233.5 us   30.7 %
+#   whole-8k             1720.8 us   29.5 %
+#   whole-32k            8970.7 us   29.5 %
+#   chunk-128k           1925.3 us   42.4 %
+#   chunk-128k-random     2183.9 us   37.4 %
+#   whole-256k         125964.6 us   41.9 %
+#   chunk-512k           4270.6 us   58.1 %
+#   chunk-1m             7257.3 us   64.8 %
+# Under lasting load, which is no part of that number:
+#   whole-2k              254.8 us   28.1 %
+#   whole-8k             1913.8 us   26.5 %
+#   whole-32k            9955.4 us   26.6 %
+#   chunk-128k           2142.7 us   38.1 %
+#   chunk-128k-random     2362.2 us   34.5 %
+#   whole-256k         126502.0 us   41.7 %
+#   chunk-512k           4526.7 us   54.8 %
+#   chunk-1m             7666.8 us   61.4 %
 #
-# torch 2.11.0+cu130, triton 3.6.0, evaluator 4, driver 580.159.04
-# Run msa_prefill-h200, submission 4 (3698f8833f9fdf9e); the .json beside it has all.
+# torch 2.11.0+cu130, triton 3.6.0, evaluator 6, driver 580.159.04
+# Run msa_prefill-h200, submission 4 (000316041aecf7e4); the .json beside it has all.
 # SPDX-License-Identifier: Apache-2.0
 
-"""No score in memory; tile by tile the union or KV-outer, as lists have it.
+"""Union tile or KV-outer: tile by tile, as lists have it.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/fused.py,
 kernels/msa_attend/adaptive.py and optimizer/kopt/msa/dense.py.in: change those, not this file.
@@ -583,12 +592,14 @@ def attend_combine_kernel(sizes_ptr, real_ptr, partial_ptr, lse_ptr, out_ptr, fi
 
 def attend_msa_attend(
     q, k, v, ids, cu_q, cu_k, out, *,
-    MOST=36, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
+    MOST=36, ALONE=4096, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
 ):  # fmt: skip
     T, HKV, G = attend_check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
     sequences = cu_q.shape[0] - 1
     tile = ROWS // G
+    if T * HKV <= ALONE:
+        MOST = tile * 16
     grid = (triton.cdiv(T, tile), HKV)
 
     def empty(*sizes, dtype=torch.int32):
@@ -836,7 +847,7 @@ def dense_check(q, k, v, iq, ik, cu_q, cu_k, out):
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
     INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
-    ATTEND_MOST=36, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
+    ATTEND_MOST=36, ATTEND_ALONE=4096, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
 ):  # fmt: skip
     dense_check(q, k, v, iq, ik, cu_q, cu_k, out)
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
@@ -849,5 +860,5 @@ def msa_prefill(
     )  # fmt: skip
     attend_msa_attend(
         q, k, v, ids, cu_q, cu_k, out,
-        MOST=ATTEND_MOST, ROWS=ATTEND_ROWS, BLOCK_N=ATTEND_BLOCK_N, NUM_WARPS=ATTEND_NUM_WARPS, NUM_STAGES=ATTEND_NUM_STAGES, CAP=ATTEND_CAP, PARTIAL_MIB=ATTEND_PARTIAL_MIB,
+        MOST=ATTEND_MOST, ALONE=ATTEND_ALONE, ROWS=ATTEND_ROWS, BLOCK_N=ATTEND_BLOCK_N, NUM_WARPS=ATTEND_NUM_WARPS, NUM_STAGES=ATTEND_NUM_STAGES, CAP=ATTEND_CAP, PARTIAL_MIB=ATTEND_PARTIAL_MIB,
     )  # fmt: skip

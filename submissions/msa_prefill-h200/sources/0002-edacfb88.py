@@ -1,4 +1,4 @@
-"""No score in memory; neighbouring queries share the union of their lists.
+"""Union tile: no score in memory, neighbours share their lists' union.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/fused.py,
 kernels/msa_attend/union.py and optimizer/kopt/msa/dense.py.in: change those, not this file.

@@ -1,4 +1,4 @@
-"""No score in memory; tile by tile the union or KV-outer, as lists have it.
+"""Union tile or KV-outer: tile by tile, as lists have it.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/fused.py,
 kernels/msa_attend/adaptive.py and optimizer/kopt/msa/dense.py.in: change those, not this file.
@@ -19,6 +19,7 @@ TUNE = {
     "INDEX_NUM_WARPS": [4, 8],
     "INDEX_NUM_STAGES": [2, 3, 4],
     "ATTEND_MOST": [2, 28, 36, 44],
+    "ATTEND_ALONE": [0, 4096],
     "ATTEND_ROWS": [32, 64, 128],
     "ATTEND_BLOCK_N": [32, 64, 128],
     "ATTEND_NUM_WARPS": [4, 8],
@@ -580,12 +581,14 @@ def attend_combine_kernel(sizes_ptr, real_ptr, partial_ptr, lse_ptr, out_ptr, fi
 
 def attend_msa_attend(
     q, k, v, ids, cu_q, cu_k, out, *,
-    MOST=36, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
+    MOST=36, ALONE=4096, ROWS=64, BLOCK_N=64, NUM_WARPS=4, NUM_STAGES=3, CAP=64, PARTIAL_MIB=1024,
 ):  # fmt: skip
     T, HKV, G = attend_check(q, k, v, ids, cu_q, cu_k, out)
     S = k.shape[0]
     sequences = cu_q.shape[0] - 1
     tile = ROWS // G
+    if T * HKV <= ALONE:
+        MOST = tile * 16
     grid = (triton.cdiv(T, tile), HKV)
 
     def empty(*sizes, dtype=torch.int32):
@@ -833,7 +836,7 @@ def dense_check(q, k, v, iq, ik, cu_q, cu_k, out):
 def msa_prefill(
     q, k, v, iq, ik, cu_q, cu_k, out, *,
     INDEX_BLOCK_M=64, INDEX_FILL=4, INDEX_NUM_WARPS=4, INDEX_NUM_STAGES=3,
-    ATTEND_MOST=36, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
+    ATTEND_MOST=36, ATTEND_ALONE=4096, ATTEND_ROWS=64, ATTEND_BLOCK_N=64, ATTEND_NUM_WARPS=4, ATTEND_NUM_STAGES=3, ATTEND_CAP=64, ATTEND_PARTIAL_MIB=1024, DENSE_UP_TO=2048,
 ):  # fmt: skip
     dense_check(q, k, v, iq, ik, cu_q, cu_k, out)
     if k.shape[0] <= DENSE_UP_TO:  # no sequence is longer: whatever the index says, all of it is attended to
@@ -846,5 +849,5 @@ def msa_prefill(
     )  # fmt: skip
     attend_msa_attend(
         q, k, v, ids, cu_q, cu_k, out,
-        MOST=ATTEND_MOST, ROWS=ATTEND_ROWS, BLOCK_N=ATTEND_BLOCK_N, NUM_WARPS=ATTEND_NUM_WARPS, NUM_STAGES=ATTEND_NUM_STAGES, CAP=ATTEND_CAP, PARTIAL_MIB=ATTEND_PARTIAL_MIB,
+        MOST=ATTEND_MOST, ALONE=ATTEND_ALONE, ROWS=ATTEND_ROWS, BLOCK_N=ATTEND_BLOCK_N, NUM_WARPS=ATTEND_NUM_WARPS, NUM_STAGES=ATTEND_NUM_STAGES, CAP=ATTEND_CAP, PARTIAL_MIB=ATTEND_PARTIAL_MIB,
     )  # fmt: skip

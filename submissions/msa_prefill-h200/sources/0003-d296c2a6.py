@@ -1,4 +1,4 @@
-"""No score in memory; keys and values read once, queries gathered to them.
+"""KV-outer: no score in memory, keys and values read once.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/fused.py,
 kernels/msa_attend/kv_outer.py and optimizer/kopt/msa/dense.py.in: change those, not this file.

@@ -1,4 +1,4 @@
-"""Scores in memory, the best 16 from there, attention one query at a time.
+"""Q-outer: scores in memory, the best 16 from there, one query at a time.
 
 Composed by `python -m kopt.msa.compose` from kernels/msa_index/plain.py,
 kernels/msa_attend/q_outer.py and optimizer/kopt/msa/dense.py.in: change those, not this file.
