@@ -161,15 +161,17 @@ def task() -> Task:
 
 @contextmanager
 def session(
-    workspace: Path, *, budget: Budget | None = None, on_judge: Callable[[Submission], None] | None = None, **over: Any
+    workspace: Path, *, budget: Budget | None = None, on_judge: Callable[[Submission], None] | None = None,
+    kept: float = 0.0, **over: Any
 ) -> Iterator[Session]:  # fmt: skip
-    """A live session on a new run below `workspace`, or on the one that is there."""
+    """A live session on a new run below `workspace`, or on the one that is there. `kept`: seconds for the finale."""
     head = meta(**over)
     folder = workspace / "submissions" / head.id
     if not folder.exists():
         create(folder, head)
     with Journal(folder / FILE) as log:
         run = Run.load(folder)
-        made = Session(run, log, task(), Quick(task(), on_judge), budget or Budget())  # type: ignore[arg-type]
+        quick: Any = Quick(task(), on_judge)
+        made = Session(run, log, task(), quick, budget or Budget(), reserve=lambda run: kept)
         made.began(kopt="0.1.0", toolchain=TOOLCHAIN.model_dump())
         yield made

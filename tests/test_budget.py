@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
+import quick
 
 from kopt.budget import Budget, Charges
+from kopt.session import Stop
 
 
 @pytest.mark.parametrize(
@@ -42,3 +47,15 @@ def test_spent_trials_leave_submissions_possible() -> None:
 def test_a_negative_limit_cannot_be_built(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Budget(**{field: -1})
+
+
+def test_a_first_batch_of_trials_does_not_take_what_is_kept_for_the_finale(tmp_path: Path) -> None:
+    """Nothing is known of trials yet, but how long the submission took is."""
+    source = quick.kernel(0.2, tune="TUNE = {'BLOCK': [128, 256, 512]}\n")
+    with quick.session(
+        tmp_path, budget=Budget(minutes=1), on_judge=lambda _: time.sleep(1.1), kept=58.5
+    ) as session:  # with 0.4 of 60 s left, and not begun
+        assert session.submit(source, note="", origin="test").score == 0.2
+        with pytest.raises(Stop, match="1 minutes"):
+            session.tune(1, 2)
+        assert not session.run.entry(1).trials

@@ -46,6 +46,10 @@ class Stop(Exception):
     """Nothing further may start; the text says why. Proposers let it pass."""
 
 
+_BATCH = 1.5
+"""A first batch of trials takes about so much longer than the submission did: 1.0 to 1.5 times in runs of MSA."""
+
+
 class Session:
     """One process's hold on a run.
 
@@ -182,7 +186,7 @@ class Session:
         want = len(entry.trials) + count
         with self._turns:
             while len(entry.trials) < want:
-                self.check(self._batch_seconds)
+                self.check(self._batch_seconds or _BATCH * self._verdict_seconds)
                 left = self.budget.trials_left(self.run.charges)
                 batch = trials.following(entry, described, self.seed)
                 done = len(entry.trials) % tuner.BATCH
