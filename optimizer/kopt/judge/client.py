@@ -216,12 +216,9 @@ def _gpu(wanted: str) -> Gpu:
     gpus = found.visible()
     if not gpus:
         raise MachineError(f"no GPU to measure on: {found.problem or f'{VISIBLE} hides all'}")
-    numbers = ", ".join(str(gpu.index) for gpu in gpus)
-    if not wanted:
-        if len(gpus) > 1:
-            raise UsageError(f"there are {len(gpus)} GPUs here: choose one of {numbers} with --gpu")
-        return gpus[0]
-    for gpu in gpus:
-        if wanted in (str(gpu.index), gpu.uuid):
-            return gpu
-    raise UsageError(f"no GPU {wanted!r} here; there are {numbers}")
+    if wanted:
+        return found.visible_as(wanted)
+    if len(gpus) > 1:
+        numbers = ", ".join(str(gpu.index) for gpu in gpus)
+        raise UsageError(f"there are {len(gpus)} GPUs here: choose one of {numbers} with --gpu")
+    return gpus[0]

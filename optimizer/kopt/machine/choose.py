@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from kopt.errors import MachineError
-from kopt.machine.detect import VISIBLE, detect
+from kopt.machine.detect import detect
 from kopt.machine.products import DEFAULT_TARGET, Product, product
 
 
@@ -30,13 +29,7 @@ def choose(target: str | None = None, gpu: str | None = None, *, modelled: bool 
         return Place(product(target or DEFAULT_TARGET), None)
     wanted = product(target) if target else None
     there = detect()
-    found = tuple(sorted(there.visible(), key=lambda g: g.busy > 0))
-    if gpu is not None:
-        found = tuple(g for g in found if gpu in (str(g.index), g.uuid))
-        if not found and any(gpu in (str(g.index), g.uuid) for g in there.gpus):
-            raise MachineError(f"GPU {gpu} is hidden by {VISIBLE}={os.environ[VISIBLE]!r}; unset that, or name another")
-        if not found:
-            raise MachineError(f"no GPU {gpu!r} here; kopt doctor lists those there are")
+    found = [there.visible_as(gpu)] if gpu is not None else sorted(there.visible(), key=lambda g: g.busy > 0)
     if wanted is not None:
         usable = [g for g in found if g.product == wanted]
         if gpu is not None and not usable:

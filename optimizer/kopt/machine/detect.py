@@ -68,6 +68,16 @@ class Detection(NamedTuple):
             raise MachineError(f"{VISIBLE}={said!r} names no GPU of this machine, which has {there}; unset or mend it")
         return tuple(left)
 
+    def visible_as(self, name: str) -> Gpu:
+        """The visible one with this index or UUID; MachineError when it is not there or is hidden."""
+        for gpu in self.visible():
+            if name in (str(gpu.index), gpu.uuid):
+                return gpu
+        if any(name in (str(gpu.index), gpu.uuid) for gpu in self.gpus):
+            said = os.environ[VISIBLE]
+            raise MachineError(f"GPU {name} is hidden by {VISIBLE}={said!r}; unset that, or name another")
+        raise MachineError(f"no GPU {name!r} here; kopt doctor lists those there are")
+
     def _named(self, word: str, said: str) -> Gpu | None:
         """By its number, or the beginning of its UUID."""
         if not (word.isascii() and word.isdigit()):
