@@ -90,6 +90,8 @@ class Stand:
         self.task, self.target, self._measure, self._claims = task, product("h200"), Measure(judge), claims
         self.asked: list[tuple[int, Plan, Rival | None]] = []
         self.confirmed: list[object] = []
+        self.beside: dict[str, str] = {}
+        """Sources that turn into others when they are compared with a candidate."""
         self.stages: tuple[StageResult, ...] = ()
 
     def judge(self, submission: Submission, source: str, on_stage: Callable[[str], None] | None = None) -> Verdict:
@@ -105,6 +107,8 @@ class Stand:
     def remeasure(self, submission: Submission, source: str, plan: Plan, rival: Rival | None = None) -> StageResult:
         self.asked.append((submission.n, plan, rival))
         case = Case(self.task, submission, source, self.target, submission.parameters)
+        if rival is not None:
+            rival = Rival(source=self.beside.get(rival.source or "", rival.source), parameters=rival.parameters)
         found = self._measure.measure(case, plan.model_copy(update=HASTE), rival)
         scored = tuple(
             m.model_copy(update={"utilization": Quantity(value=1000.0 / m.host_us.value)})
@@ -202,6 +206,22 @@ def test_the_headline_is_measured_again_and_a_lucky_number_does_not_survive(
     assert again.best[-1].n == 2
     (row,) = summaries(tmp_path)
     assert (row.best_n, row.best, row.reason) == (2, held.score, again.ended)
+
+
+def test_who_breaks_off_a_comparison_does_not_keep_its_place(tmp_path: Path, blend: Task, judge: Judge) -> None:
+    claims = {slow(16): 0.9, slow(4): 0.5}
+    with opened(tmp_path, blend, judge, claims) as (session, stand):
+        stand.beside[slow(16)] = kernel("out.zero_()")
+        loop.drive(session, Each(list(claims)))
+        run = session.run
+    held = run.finale
+    assert held is not None
+    assert (held.winner, held.incumbent, held.promoted) == (2, 1, False)
+    assert held.reason == "submission 1 did not hold up in a comparison"
+    assert "beside submission 2" in run.entry(1).refuted
+    assert run.incumbent is not None
+    assert run.incumbent.n == 2
+    assert Run.load(tmp_path / "submissions" / "run").finale == held
 
 
 def test_equals_do_not_replace_each_other(

@@ -44,5 +44,9 @@ class HarnessError(KoptError):
     code = ExitCode.HARNESS
 
 
+class RivalFailed(HarnessError):
+    """The kernel that another was to be compared with did not hold up beside it; the text says how."""
+
+
 class JudgeBroke(HarnessError):
     """The judge ended twice over one kernel, which may or may not have had a hand in it."""

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kopt.budget import Budget
-from kopt.errors import HarnessError, KoptError, MachineError
+from kopt.errors import HarnessError, KoptError, MachineError, RivalFailed
 from kopt.evaluate import VERSION
 from kopt.evaluate.contest import contest
 from kopt.judge.plan import HEADLINE, HEAT_S, LASTING, PROMOTION, WARM_S, Plan, Rival
 from kopt.judge.statistics import promotes
 from kopt.machine.products import product
-from kopt.records import Contest, Evidence, Finale, Measurement, Outcome, Status, Verdict
+from kopt.records import Contest, Evidence, Finale, Finding, Measurement, Outcome, Status, Verdict
 from kopt.run import Entry, Run
 from kopt.session import Session, Stop
 
@@ -198,6 +198,8 @@ class _Round:
                 break
             try:
                 duel = self._contest(self._session.run.entry(challenger.submission), PROMOTION, champion.submission)
+            except RivalFailed as error:
+                return self._fallen(champion, challenger, stood, incumbent, str(error))
             except (HarnessError, MachineError) as error:
                 # Two kernels beside the judge may be more than a device has room for: what was won stays won.
                 self._session.record("error", message=f"finale: no comparison of the two: {error}")
@@ -210,6 +212,23 @@ class _Round:
                 won = duel.model_copy(update={"measurements": taken})
                 return self._closed(won, incumbent, reason, promoted=True)
         return self._closed(champion, incumbent, stands(champion, stood, unmet))
+
+    def _fallen(
+        self, champion: Contest, challenger: Contest, stood: Sequence[Contest], incumbent: Entry, why: str
+    ) -> Finale:
+        """The finale when the champion, right alone, did not hold up beside a challenger: the best other one has it.
+
+        Else whoever tells that it is compared could keep its place by breaking off every comparison.
+        """
+        message = f"beside submission {challenger.submission}: {why}"
+        finding = Finding(rule="judge.rival", message=message, status=Status.CRASHED)
+        lost = champion.model_copy(
+            update={"against": challenger.submission, "status": Status.CRASHED, "findings": (finding,), "score": None,
+                    "measurements": (), "quads": {}, "batches": 0, "seconds": 0.0}
+        )  # fmt: skip
+        self._session.record("contest", contest=lost.model_dump(mode="json"))
+        best = next(c for c in stood if c.submission != champion.submission)
+        return self._closed(best, incumbent, f"submission {champion.submission} did not hold up in a comparison")
 
     def _contest(self, entry: Entry, plan: Plan, against: int | None) -> Contest:
         session, run = self._session, self._session.run

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kopt import content
-from kopt.evaluate.provenance import findings, probe_findings
+from kopt.evaluate.provenance import LIBRARY, findings, probe_findings
 from kopt.records import KernelFacts, LaunchFacts, Provenance, Shape, Status, Task
 
 ROOT = Path(__file__).parents[2]
@@ -128,3 +129,20 @@ def test_room_made_once_for_a_new_address_is_not_memoised_work() -> None:
 
 def test_work_that_depends_on_who_calls_is_sniffing() -> None:
     assert probed(benchmark=["kernel k", "kernel fast"]) == ["probe.sniffing"]
+
+
+@pytest.mark.parametrize("name", [
+    "addmm_", "addbmm_", "baddbmm_", "addmv_", "_addmm_activation", "_trilinear", "_cdist_forward", "vdot",
+    "sparse_sampled_addmm", "hspmm", "_sparse_semi_structured_linear", "_cudnn_rnn", "_triton_scaled_dot_attention",
+    "_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_slow_conv2d_forward", "conv_depthwise3d",
+])  # fmt: skip
+def test_products_by_other_names_are_the_librarys_too(name: str) -> None:
+    assert hasattr(torch.ops.aten, name)
+    assert LIBRARY.match(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["mul", "add_", "copy_", "zero_", "_to_copy", "sum", "empty", "view", "linalg_vector_norm"]
+)
+def test_what_multiplies_no_matrices_is_nobodys_library(name: str) -> None:
+    assert not LIBRARY.match(name)

@@ -361,11 +361,17 @@ def batch(us: float, reveal: float) -> Batch:
     return Batch(us, reveal, 2, Sample())
 
 
+def test_one_slow_reveal_of_a_null_batch_forgives_none_of_a_kernels() -> None:
+    series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
+    series.nulls = [Null(100.0 + reveal, reveal) for reveal in (100.0, 100.0, 100.0, 4000.0)]
+    assert series.net(batch(10_000.0, 4000.0)) == pytest.approx(9900.0 - 125.0)
+
+
 def test_a_slow_reveal_is_forgiven_as_far_as_null_batches_have_it_and_no_further() -> None:
     series = Series(Shape(name="one", dims={}), None)  # type: ignore[arg-type]
     series.nulls = [Null(100.0 + reveal, reveal) for reveal in (50.0, 52.0, 60.0)]
     assert series.net(batch(1150.0, 50.0)) == series.net(batch(1160.0, 60.0)) == 1000.0
-    assert series.net(batch(1190.0, 90.0)) == 1030.0
+    assert series.net(batch(1190.0, 90.0)) == pytest.approx(1090.0 - (1.05 * 52.0 + 20.0))
     assert series.per_call(batch(1150.0, 50.0)) == 500.0
     assert series.null_spread == 0.0
 

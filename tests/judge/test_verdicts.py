@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kopt import content
-from kopt.errors import HarnessError
+from kopt.errors import RivalFailed
 from kopt.judge import Judge, Plan, Rival
 from kopt.records import Status, Task
 
@@ -90,9 +90,21 @@ def test_every_process_of_a_plan_is_a_fresh_one(judge: Judge) -> None:
 
 
 def test_a_failure_of_the_incumbent_is_not_held_against_the_candidate(judge: Judge) -> None:
-    with pytest.raises(HarnessError, match="the incumbent failed"):
+    with pytest.raises(RivalFailed, match="the incumbent failed"):
         judge.measure(PLAIN, plan=UNCHECKED, rival=Rival(source=ZEROS))
     assert judge.measure(PLAIN, plan=UNCHECKED).status is Status.PASSED
+
+
+def test_who_is_slow_when_asked_how_long_a_call_takes_is_timed_in_whole_batches_all_the_same(judge: Judge) -> None:
+    """In batches of two calls nothing that wants more of them could be looked for."""
+    slow = "global CALLS\nCALLS += 1\nif CALLS < 24:\n    time.sleep(0.02)\ncompute(a, scale, b, out)"
+    plan = UNCHECKED.model_copy(update={"quads": 4, "batch_us": 20_000.0, "most_calls": 12})
+    shape = judge.task.timing[:1]
+    honest, slower = (
+        judge.measure(s, plan=plan, shapes=shape) for s in (PLAIN, kernel(slow, "import time\nCALLS = 0"))
+    )
+    assert honest.status is slower.status is Status.PASSED
+    assert slower.measurements[0].calls >= honest.measurements[0].calls / 2
 
 
 def test_a_baseline_that_fails_leaves_a_time_without_a_ratio(judge: Judge, blend: Task) -> None:

@@ -31,10 +31,17 @@ FORBIDDEN_SUBMODULES = {
     "torch._C": "reaches under torch",
     "torch.testing": "is the checker's, not the kernel's",
     "torch.profiler": "can see the evaluator at work",
+    "torch.utils._python_dispatch": "reaches what watches torch's operations",
+    "torch.overrides": "reaches what watches torch's operations",
+    "torch.library": "changes torch's operations",
+    "torch.load": "loads code",
+    "torch.from_file": "reads files",
     "triton.testing": "holds timers; timing is the judge's",
     "triton.profiler": "can see the evaluator at work",
     "triton._C": "reaches under triton",
     "triton.backends": "reaches under triton",
+    "triton.knobs": "tells the evaluator's stages apart",
+    "triton.runtime.build": "compiles C",
 }
 
 NAMED_REJECTIONS = {
@@ -60,7 +67,8 @@ BY_NAME = frozenset(("attrgetter", "methodcaller"))
 FORBIDDEN_ATTRIBUTES = frozenset(
     "set_active load_library load_inline elapsed_time do_bench do_bench_cudagraph _set_deterministic_algorithms "
     "set_default_device set_default_dtype use_deterministic_algorithms f_back f_builtins f_code f_globals f_locals "
-    "tb_frame tb_next gi_frame cr_frame ag_frame _getframe _current_frames currentframe CodeType".split()
+    "tb_frame tb_next gi_frame cr_frame ag_frame _getframe _current_frames currentframe CodeType knobs "
+    "_disable_current_modes _pop_mode compile_module_from_src get_field get_type_hints ForwardRef".split()
 )
 """Attributes whose call or use tampers with the driver, the clock, global state or the caller's frames."""
 
@@ -143,6 +151,9 @@ def _contract(source: KernelSource, entry: str, tensors: int, parameters: dict[s
 
 
 def _imports(source: KernelSource) -> Iterator[Finding]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            yield _finding("policy.import", f"from {node.module} import *: write out the names", node.lineno)
     for module, line in imported_modules(source.tree):
         top = module.split(".")[0]
         if module.startswith("."):
@@ -167,6 +178,7 @@ def _forbidden_submodule(dotted: str) -> str:
 def _uses(source: KernelSource) -> Iterator[Finding]:
     aliases = _module_aliases(source.tree)
     taken = _COMMON_NAMES & _variables(source.tree)
+    called = {id(node.func) for node in ast.walk(source.tree) if isinstance(node, ast.Call)}
     for node in ast.walk(source.tree):
         match node:
             case ast.Name(id="__builtins__" | "__loader__" | "__spec__" as name):
@@ -179,6 +191,10 @@ def _uses(source: KernelSource) -> Iterator[Finding]:
                 yield _finding("policy.call", f"{name}() is not for kernels", node.lineno)
             case ast.Name(id=name, ctx=ast.Load()) if name in FORBIDDEN_CALLS and name not in taken:
                 yield _finding("policy.call", f"{name} is not for kernels", node.lineno)
+            case ast.Name(ctx=ast.Load()) | ast.Attribute(ctx=ast.Load()) if id(node) not in called and (
+                name := _by_strings(node, aliases)
+            ):
+                yield _finding("policy.call", f"{name} may only be called: attributes are written out", node.lineno)
             case ast.Attribute(attr=name) if reason := _attribute(name):
                 yield _finding("policy.attribute", f".{reason}", node.lineno)
             case ast.MatchClass(kwd_attrs=names) if reason := next(filter(None, map(_attribute, names)), ""):
@@ -189,14 +205,15 @@ def _uses(source: KernelSource) -> Iterator[Finding]:
                 yield _finding("policy.import", f"{_dotted(node, aliases)}: {reason}", node.lineno)
             case ast.Call(func=ast.Name(id="getattr"), args=[_, name, *_]):
                 yield from _by_name("getattr", [name])
-            case ast.Call(func=function, args=names) if _dotted(function, aliases).rpartition(".")[2] in BY_NAME:
-                yield from _by_name(_dotted(function, aliases), names)
-            case ast.Assign(targets=targets):
-                yield from _assignments(targets, aliases)
-            case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
-                yield from _assignments([target], aliases)
-            case ast.Delete(targets=targets):
-                yield from _assignments(targets, aliases)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_]):
+                yield _finding("policy.call", "getattr(): the name of the attribute has to be written out", node.lineno)
+            case ast.Call(func=function, args=names) if _by_strings(function, aliases):
+                yield from _by_name(_by_strings(function, aliases), names)
+            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()) if (
+                dotted := _dotted(node, aliases)
+            ):
+                told = f"assignment to {dotted} changes a module kopt relies on"
+                yield _finding("policy.monkeypatch", told, node.lineno)
 
 
 def _attribute(name: str) -> str:
@@ -206,6 +223,14 @@ def _attribute(name: str) -> str:
     if name.strip("_") in OUTSIDE:
         return f"{name} is a module that a kernel file may not import"
     return ""
+
+
+def _by_strings(node: ast.AST, aliases: dict[str, str]) -> str:
+    """The name of what reaches attributes by strings, if that is what an expression names; or ""."""
+    if isinstance(node, ast.Name) and node.id == "getattr":
+        return node.id
+    dotted = _dotted(node, aliases)
+    return dotted if dotted.rpartition(".")[2] in BY_NAME else ""
 
 
 def _dunder(name: str) -> bool:
@@ -238,18 +263,8 @@ def _variables(tree: ast.AST) -> set[str]:
     return found
 
 
-def _assignments(targets: list[ast.expr], aliases: dict[str, str]) -> Iterator[Finding]:
-    for target in targets:
-        for node in ast.walk(target):
-            if isinstance(node, ast.Attribute | ast.Subscript) and (dotted := _dotted(node, aliases)):
-                yield _finding(
-                    "policy.monkeypatch", f"assignment to {dotted} changes a module kopt relies on", node.lineno
-                )
-                break
-
-
 def _module_aliases(tree: ast.AST) -> dict[str, str]:
-    """Local name -> dotted origin, for everything imported."""
+    """Local name -> dotted origin, for everything imported, and for names that such a thing is given."""
     aliases: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -260,6 +275,12 @@ def _module_aliases(tree: ast.AST) -> dict[str, str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             for alias in node.names:
                 aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.NamedExpr) and (dotted := _dotted(node.value, aliases)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    aliases.setdefault(target.id, dotted)
     return aliases
 
 

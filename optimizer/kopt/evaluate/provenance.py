@@ -13,11 +13,16 @@ from kopt.evaluate.traced import PROBES
 from kopt.records import Finding, KernelFacts, LaunchFacts, Shape, Status, Task
 
 LIBRARY = re.compile(
-    r"^(?:mm|bmm|addmm|addbmm|baddbmm|matmul|mv|addmv|dot|linear|einsum|_int_mm|_scaled_mm\w*|_scaled_grouped_mm\w*|"
-    r"_grouped_mm|_weight_\w*mm\w*|\w*convolution\w*|cudnn_\w+|\w*scaled_dot_product\w*|_\w*flash_attention\w*|"
-    r"_efficient_attention\w*|_cslt_sparse_mm\w*|_sparse_\w*mm\w*)$"
+    r"^(?:mm|bmm|addmm|addbmm|baddbmm|matmul|mv|addmv|dot|vdot|inner|linear|einsum|tensordot|bilinear|"
+    r"_trilinear|_int_mm|_scaled_mm\w*|_scaled_grouped_mm\w*|_grouped_mm|_weight_\w*mm\w*|_addmm_activation|"
+    r"_foreach_\w*mm|chain_matmul|linalg_(?!vector_norm)\w*|_cdist_\w+|cdist|_euclidean_dist|_mixed_dtypes_linear|"
+    r"_wrapped_\w*linear\w*|"
+    r"\w*convolution\w*|\w*conv\d?d\w*|slow_conv\w*|conv_\w*|cudnn_\w+|_cudnn_\w+|mkldnn_\w+|_thnn_fused_\w+|"
+    r"\w*scaled_dot_product\w*|\w*attention\w*|_transformer_\w+|_cslt_sparse_mm\w*|_sparse_\w*mm\w*|"
+    r"_sparse_\w*linear|_sparse_\w*matmul|hspmm|smm|sspaddmm|s?addmm|sparse_sampled_addmm)_?$"
 )
-"""ATen operations that a vendor library does the work of."""
+"""ATen operations that a vendor library does the work of, or could: products of any kind, and what is made of them. An
+underscore at the end is the same in place."""
 BULK = 1 << 20
 """Elements from which an ATen operation beside the kernels is worth a warning."""
 FREE = re.compile(

@@ -9,13 +9,13 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kopt.errors import HarnessError, MachineError
+from kopt.errors import HarnessError, MachineError, RivalFailed
 from kopt.evaluate.worker.disk import remove
 from kopt.judge import shelf
 from kopt.judge.accuracy import Errors
 from kopt.judge.arms import Arm
 from kopt.judge.backends import JudgeSide, Tensor
-from kopt.judge.crew import CANDIDATE, Rejected
+from kopt.judge.crew import CANDIDATE, RIVAL, Rejected
 from kopt.judge.layout import call_bytes, layout
 from kopt.judge.measure import Job
 from kopt.judge.plan import Judgement, Plan, Regime, Rival
@@ -64,7 +64,8 @@ class Bench:
         material: Material | None = None,
         hidden: Sequence[Shape] = (),
     ) -> Judgement:
-        """A bad candidate is a Judgement; HarnessError when the judge or its baseline broke.
+        """A bad candidate is a Judgement; RivalFailed when the rival is one, HarnessError when the judge or its
+        baseline broke.
 
         `binaries` is a Triton cache that this very source has filled elsewhere.
         """
@@ -82,7 +83,9 @@ class Bench:
             if failure.label != CANDIDATE:
                 # No verdict over the candidate can come of that.
                 self.drop()
-                raise HarnessError(f"task {task.name}: the {failure.label} failed: {finding}") from None
+                short = "out of memory" in finding.message.lower()  # two kernels may be more than there is room for
+                error = RivalFailed if failure.label == RIVAL and not short else HarnessError
+                raise error(f"task {task.name}: the {failure.label} failed: {finding}") from None
             status = finding.status or Status.CRASHED
             return Judgement(
                 status=status, findings=(*job.findings, finding), facts=job.facts, seconds=time.monotonic() - started

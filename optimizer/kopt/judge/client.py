@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kopt.errors import DeviceTaken, HarnessError, JudgeBroke, KoptError, MachineError, UsageError
+from kopt.errors import DeviceTaken, HarnessError, JudgeBroke, KoptError, MachineError, RivalFailed, UsageError
 from kopt.evaluate.server import inherited
 from kopt.evaluate.worker import channel
 from kopt.evaluate.worker.disk import remove
@@ -34,7 +34,9 @@ _START = 180.0
 """Seconds to import torch and triton from a cold disk, and to open the device."""
 _SLACK = 90.0
 """Seconds beyond a plan's own limit after which a judge counts as hung."""
-_ERRORS: Mapping[str, type[KoptError]] = {e.__name__: e for e in (DeviceTaken, HarnessError, MachineError, UsageError)}
+_ERRORS: Mapping[str, type[KoptError]] = {
+    e.__name__: e for e in (DeviceTaken, HarnessError, MachineError, RivalFailed, UsageError)
+}
 
 
 class Judge:
@@ -91,8 +93,8 @@ class Judge:
         code too. `hidden` are the ragged shapes of the checks, drawn for this verdict and compiled already; without
         them the judge draws its own.
 
-        Whatever the candidate does is a Judgement. MachineError when the device is not fit, JudgeBroke when a judge
-        broke twice in a row.
+        Whatever the candidate does is a Judgement; RivalFailed when it is the rival that does it. MachineError when the
+        device is not fit, JudgeBroke when a judge broke twice in a row.
         """
         request = {
             "op": "measure",

@@ -39,6 +39,8 @@ _SHORT_BATCH = 0.25
 """Of the wanted work: what a batch takes besides its calls is no longer little against it."""
 _NULLS = 2
 """Of either kind, before anything is timed; of those with work each second quad adds one."""
+_MORE = 2
+"""Times as many calls as were foreseen, from which on batches get them."""
 _INSTEAD = 3
 """Batches in place of a single one that is astray: one of three may be, and their median is not."""
 _CHECK_CALLS = 3
@@ -220,6 +222,9 @@ class Job:
             self._quads.begin(self._fewest(series, quads, opponent) if self._plan.accuracy else 0)
             while not self._has(series, quads, opponent) and self._batches.time_left > 0:
                 self._quads.add(series, opponent, calls)
+                # Who was slow when it was asked how long a call takes is not timed, and compared, in batches of two.
+                if series.host and (more := self._count(series, series.host[-1])) >= _MORE * calls:
+                    calls = more
         done = len(series.logs if opponent else series.host)
         if self._has(series, quads, opponent):
             pass

@@ -27,6 +27,9 @@ NOISY = 0.02
 """Spread of null batches, over the work in a batch, that is worth a warning."""
 
 
+_REVEAL, _REVEAL_US = 1.05, 20.0
+"""What a reveal may take and be none of the work: so many times the median of the null batches', and so much more."""
+
 _SETTLED_US = 2000.0
 """Work from which on a batch costs no more besides: a context has had its slice of time."""
 
@@ -74,11 +77,13 @@ class Series:
         Of null batches a short one, which a quarter lie below: what delays others, a candidate's threads for one, makes
         nobody's calls any faster, and how many there are does not matter, as it would for the shortest. From a batch of
         little work less is taken off, down to what a bare one takes: what it costs besides grows with the work, fastest
-        at first, so this is never too much. A reveal longer than any of theirs counts as work: whoever slows it down
-        pays for that. Not above zero for a batch that took no longer than the shortest of them.
+        at first, so this is never too much. What a reveal takes beyond theirs counts as work, lest a candidate work on
+        what is revealed already, or slow one of theirs down so that it may. Not above zero for a batch that took no
+        longer than the shortest of them.
         """
         every = (*self.nulls, *self.bare)
-        took = batch.us - min(batch.reveal_us, max(null.reveal_us for null in every))
+        usual = _REVEAL * median(null.reveal_us for null in every) + _REVEAL_US
+        took = batch.us - min(batch.reveal_us, usual)
         most = quarter(_rests(self.nulls))
         least = min(most, quarter(_rests(self.bare or self.nulls)))
         net = took - most

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_ENTRY = 16 << 10
+_ENTRY = 128 << 10
 """Bytes that a file or folder counts at least: an empty one costs an inode, and everyone who walks it time."""
 _DEPTH = 32
 """Levels below a job's folder that are kept. Deeper trees overflow the stack of what walks and removes them."""
