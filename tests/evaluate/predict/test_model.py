@@ -65,8 +65,11 @@ def predict(
     k: Constants | None = None,
     cost: Cost = COST,
     eager: tuple[int, int] = (0, 0),
+    compiled: tuple[int, int, int] | None = None,
 ) -> Prediction:
-    traced = [LaunchFacts(kernel="k" if facts else "", name=launch.name, grid=launch.grid) for launch in launches]
+    traced = [
+        LaunchFacts(kernel="k" if facts else "", name=launch.name, grid=compiled or launch.grid) for launch in launches
+    ]
     call = Call("shape", cost, "fp8", traced, {"k": facts} if facts else {}, eager)
     model = k or constants(product(target))
     assert model is not None
@@ -112,6 +115,13 @@ def test_what_the_host_has_atens_operations_do_is_charged() -> None:
     assert model is not None
     assert beside.us - alone.us == pytest.approx(1000.0 + 3 * model.launch_us)  # 4.8 GB at 4.8 TB/s
     assert (alone.confidence, beside.confidence) == ("high", "low")
+
+
+def test_what_is_launched_otherwise_than_it_is_counted_is_a_guess() -> None:
+    """A file that tells the interpreter from the compiler can have one do the work and the other not."""
+    told = predict([gemm()], kernel(), compiled=(1, 1, 1))
+    assert "gemm: a grid of 1 x 1 x 1 is compiled, and one of 2048 x 1 x 1 is counted" in told.warnings
+    assert told.confidence == "low"
 
 
 def test_without_a_program_atens_work_is_no_kernel() -> None:

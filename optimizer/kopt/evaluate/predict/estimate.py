@@ -18,7 +18,16 @@ from kopt.records import Cost, KernelFacts, LaunchFacts, Prediction, Task
 
 Confidence = Literal["high", "medium", "low"]
 
-_DOUBTFUL = ("ATen operations", "libdevice", "inline assembly", "dot_scaled", "depend", "sorting", "waits for")
+_DOUBTFUL = (
+    "ATen operations",
+    "libdevice",
+    "inline assembly",
+    "dot_scaled",
+    "depend",
+    "sorting",
+    "waits for",
+    "is counted",
+)
 """Words of warnings that make a prediction a guess."""
 
 _TILE = (128, 256, 128)
@@ -73,6 +82,8 @@ def estimate(
             warnings[f"{launch.name}: {warning[:200]}"] = None
         if launch.window.programs < launch.window.of:
             warnings[f"{launch.name}: too slow to count; what neighbours share is uncertain"] = None
+    if told := _apart(launches, call):
+        warnings[told] = None
     us += _eager(call, product, k, us, terms, warnings)
     useful = call.cost.flops
     done = sum(launch.flops for launch in launches)
@@ -178,6 +189,21 @@ def match(launches: Sequence[CountedLaunch], call: Call) -> list[KernelFacts | N
         return [call.kernels.get(launch.kernel) for launch in traced]
     by_name = {launch.name: call.kernels.get(launch.kernel) for launch in traced}
     return [by_name.get(launch.name) for launch in launches]
+
+
+def _apart(launches: Sequence[CountedLaunch], call: Call) -> str:
+    """How what was counted, in an interpreter, differs from what was compiled; "" where it does not."""
+    counted, compiled = ([launch for launch in seen if launch.programs] for seen in (launches, call.launches))
+    if [launch.name for launch in counted] != [launch.name for launch in compiled]:
+        return "another row of launches is compiled than is counted"
+    for one, other in zip(counted, compiled, strict=True):
+        if one.grid != other.grid:
+            return f"{one.name}: a grid of {_by(other.grid)} is compiled, and one of {_by(one.grid)} is counted"
+    return ""
+
+
+def _by(grid: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, grid))
 
 
 def _confidence(product: Product, warnings: Mapping[str, None], calibrated: bool) -> Confidence:
