@@ -46,7 +46,7 @@ class Stop(Exception):
     """Nothing further may start; the text says why. Proposers let it pass."""
 
 
-_BATCH = 1.5
+_FIRST_BATCH = 1.5
 """A first batch of trials takes about so much longer than the submission did: 1.0 to 1.5 times in runs of MSA."""
 
 
@@ -186,7 +186,7 @@ class Session:
         want = len(entry.trials) + count
         with self._turns:
             while len(entry.trials) < want:
-                self.check(self._batch_seconds or _BATCH * self._verdict_seconds)
+                self.check(self._batch_seconds or _FIRST_BATCH * self._verdict_seconds)
                 left = self.budget.trials_left(self.run.charges)
                 batch = trials.following(entry, described, self.seed)
                 done = len(entry.trials) % tuner.BATCH

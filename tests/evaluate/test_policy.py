@@ -79,6 +79,7 @@ def test_every_shipped_family_and_the_skeleton_pass() -> None:
         (("import torch\n", "import torch\ng = getattr\n"), "policy.call"),
         (("import torch\n", "import torch\nlist(map(getattr, [torch], ['s' + 'ys']))\n"), "policy.call"),
         (("import torch\n", "import torch\ngetattr(*(torch, 's' + 'ys'))\n"), "policy.call"),
+        (("import torch\n", "import torch\ngetattr(*(torch, 'sys'), 'x')\n"), "policy.call"),
         (("import torch\n", "import operator\nk = operator.attrgetter\nk('s' + 'ys')\n"), "policy.call"),
         (("import torch\n", "import string\nstring.Formatter().get_field('0.sys', [1], {})\n"), "policy.attribute"),
         (("import torch\n", "import typing\ntyping.get_type_hints(f)\n"), "policy.attribute"),

@@ -19,7 +19,7 @@ import pytest
 
 from kopt.errors import HarnessError, MachineError
 from kopt.evaluate.server import heard
-from kopt.evaluate.worker import processes
+from kopt.evaluate.worker import disk, processes
 from kopt.evaluate.workers import Reply, Workers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="evaluation is for Linux")
@@ -571,3 +571,9 @@ print("torch" in sys.modules or "triton" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_empty_files_count_for_what_it_takes_to_walk_them(tmp_path: Path) -> None:
+    for i in range(100):
+        (tmp_path / str(i)).touch()
+    assert disk.used(str(tmp_path), ()) >= 100 * (128 << 10)

@@ -151,9 +151,6 @@ def _contract(source: KernelSource, entry: str, tensors: int, parameters: dict[s
 
 
 def _imports(source: KernelSource) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            yield _finding("policy.import", f"from {node.module} import *: write out the names", node.lineno)
     for module, line in imported_modules(source.tree):
         top = module.split(".")[0]
         if module.startswith("."):
@@ -162,6 +159,8 @@ def _imports(source: KernelSource) -> Iterator[Finding]:
             yield _finding("policy.import", f"import {module}: {NAMED_REJECTIONS[top]}", line)
         elif top not in ALLOWED_MODULES:
             yield _finding("policy.import", f"import {module}: a kernel file may import torch and triton only", line)
+        elif module.endswith(".*"):
+            yield _finding("policy.import", f"from {module[:-2]} import *: write out the names", line)
         elif reason := _forbidden_submodule(module):
             yield _finding("policy.import", f"import {module}: {reason}", line)
         elif reason := _attribute(module.rpartition(".")[2]) if "." in module else "":
@@ -203,12 +202,12 @@ def _uses(source: KernelSource) -> Iterator[Finding]:
                 yield _finding("policy.dunder", f".{name} reaches under the interpreter", node.lineno)
             case ast.Attribute() if reason := _forbidden_submodule(_dotted(node, aliases)):
                 yield _finding("policy.import", f"{_dotted(node, aliases)}: {reason}", node.lineno)
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.Starred() as given, *_]):
+                yield from _by_name("getattr", [given])
             case ast.Call(func=ast.Name(id="getattr"), args=[_, name, *_]):
                 yield from _by_name("getattr", [name])
-            case ast.Call(func=ast.Name(id="getattr"), args=[_]):
-                yield _finding("policy.call", "getattr(): the name of the attribute has to be written out", node.lineno)
-            case ast.Call(func=function, args=names) if _by_strings(function, aliases):
-                yield from _by_name(_by_strings(function, aliases), names)
+            case ast.Call(func=function, args=names) if name := _by_strings(function, aliases):
+                yield from _by_name(name, names)
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()) if (
                 dotted := _dotted(node, aliases)
             ):

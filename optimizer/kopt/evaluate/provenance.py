@@ -13,13 +13,12 @@ from kopt.evaluate.traced import PROBES
 from kopt.records import Finding, KernelFacts, LaunchFacts, Shape, Status, Task
 
 LIBRARY = re.compile(
-    r"^(?:mm|bmm|addmm|addbmm|baddbmm|matmul|mv|addmv|dot|vdot|inner|linear|einsum|tensordot|bilinear|"
-    r"_trilinear|_int_mm|_scaled_mm\w*|_scaled_grouped_mm\w*|_grouped_mm|_weight_\w*mm\w*|_addmm_activation|"
-    r"_foreach_\w*mm|chain_matmul|linalg_(?!vector_norm)\w*|_cdist_\w+|cdist|_euclidean_dist|_mixed_dtypes_linear|"
-    r"_wrapped_\w*linear\w*|"
-    r"\w*convolution\w*|\w*conv\d?d\w*|slow_conv\w*|conv_\w*|cudnn_\w+|_cudnn_\w+|mkldnn_\w+|_thnn_fused_\w+|"
-    r"\w*scaled_dot_product\w*|\w*attention\w*|_transformer_\w+|_cslt_sparse_mm\w*|_sparse_\w*mm\w*|"
-    r"_sparse_\w*linear|_sparse_\w*matmul|hspmm|smm|sspaddmm|s?addmm|sparse_sampled_addmm)_?$"
+    r"^(?:mm|bmm|s?addmm|addbmm|baddbmm|matmul|mv|addmv|v?dot|inner|(?:bi)?linear|_trilinear|einsum|tensordot|chain_matmul|"
+    r"_int_mm|_scaled_mm\w*|_scaled_grouped_mm\w*|_grouped_mm|_weight_\w*mm\w*|_addmm_activation|_foreach_\w*mm|"
+    r"linalg_(?!vector_norm)\w*|_?cdist\w*|_euclidean_dist|_mixed_dtypes_linear|_wrapped_\w*linear\w*|"
+    r"hspmm|smm|sspaddmm|sparse_sampled_addmm|_cslt_sparse_mm\w*|_sparse_\w*(?:mm\w*|linear|matmul)|"
+    r"\w*convolution\w*|\w*conv\d?d\w*|(?:slow_)?conv_\w*|_?cudnn_\w+|mkldnn_\w+|_thnn_fused_\w+|"
+    r"\w*scaled_dot_product\w*|\w*attention\w*|_transformer_\w+)_?$"
 )
 """ATen operations that a vendor library does the work of, or could: products of any kind, and what is made of them. An
 underscore at the end is the same in place."""

@@ -191,7 +191,7 @@ class Zygote:
                 self._kill(job, "timeout")
             elif job.asking(now) > limits["ask_deadline"]:
                 self._kill(job, "ask timeout")
-            slow = now > job.look_next
+            slow, began = now > job.look_next, time.monotonic()
             family = processes.family(job.pid) if slow else (job.pid,)
             if sum(max(0, processes.memory(pid) - self._baseline) for pid in family) > limits["memory"]:
                 self._kill(job, "memory")
@@ -200,7 +200,7 @@ class Zygote:
             if slow:
                 # Whoever fills a folder with files that take long to walk has no processor's time of anybody for that.
                 ended = time.monotonic()
-                job.look_next = ended + max(_SLOW, _SPARING * (ended - now))
+                job.look_next = ended + max(_SLOW, _SPARING * (ended - began))
 
     def _kill(self, job: _Running, reason: str) -> None:
         job.reason = job.reason or reason
