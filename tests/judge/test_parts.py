@@ -344,10 +344,13 @@ def test_a_single_quad_promotes_nothing() -> None:
 ALIKE = {"kernel": [100.0, 101.0], "baseline": [99.0, 98.0]}
 
 
-def test_a_reason_to_throttle_that_both_arms_met_does_not_make_a_quad_uneven() -> None:
+def test_a_reason_to_throttle_makes_a_quad_uneven_where_one_arm_alone_always_met_it() -> None:
     calm, capped, slow = Sample(clock_mhz=1980.0), Sample(1980.0, throttle=("power cap",)), Sample(clock_mhz=1950.0)
     assert not uneven({"kernel": [calm, capped], "baseline": [capped, calm]}, ALIKE)
-    assert uneven({"kernel": [calm, capped], "baseline": [calm, calm]}, ALIKE)
+    assert not uneven({"kernel": [calm, capped], "baseline": [calm, calm]}, ALIKE)
+    assert uneven({"kernel": [capped, capped], "baseline": [calm, calm]}, ALIKE)
+    assert uneven({"kernel": [calm, calm], "baseline": [capped, capped]}, ALIKE)
+    assert not uneven({"kernel": [capped, capped], "baseline": [capped, calm]}, ALIKE)
     assert uneven({"kernel": [calm, slow], "baseline": [calm, slow]}, ALIKE)
     assert not uneven({"kernel": [Sample(), Sample()], "baseline": [Sample(), Sample()]}, ALIKE)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kopt.errors import HarnessError, MachineError
-from kopt.evaluate.worker.processes import family
+from kopt.evaluate.worker.processes import family, go_on, halt, processor_seconds
 from kopt.judge import Judge
 from kopt.judge.lock import lock
 from kopt.records import Status, Task
@@ -24,10 +24,14 @@ from .kernels import PLAIN, kernel
 SLOW = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
 
 
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def alive(pid: int) -> bool:
     """Whether it runs; a zombie does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     except OSError:
         return False
 
@@ -128,6 +132,41 @@ def test_nothing_is_left_of_a_closed_judge(blend: Task) -> None:
         assert len(list(folder.glob("kopt-runner-*"))) == 2  # the baseline's is kept, and the next one waits
     assert gone(everybody)
     assert not folder.exists()
+
+
+def test_between_its_batches_a_runner_is_stopped(blend: Task) -> None:
+    with Judge(blend, "cpu") as judge:
+        judge.measure(PLAIN, plan=QUICK)
+        runners = [p for p in family(judge.about["pid"]) if "kopt-runner-" in str(Path(f"/proc/{p}/cwd").readlink())]
+        baseline, waiting = sorted(runners, key=started)  # the latter has imported nothing yet
+        assert (state(baseline), state(waiting) in "SR") == ("T", True)
+        assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
+
+
+def test_who_is_stopped_takes_no_processor_and_nor_do_its_children() -> None:
+    busy = "import os\nif os.fork() == 0:\n    os.setsid()\nprint(flush=True)\nwhile True:\n    pass"
+    process = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() + process.stdout.readline() == "\n\n"
+        everybody = halt(process.pid)
+        assert len(everybody) == 2
+        taken = processor_seconds(everybody)
+        time.sleep(0.3)
+        assert processor_seconds(everybody) == taken
+        go_on(everybody)
+        end = time.monotonic() + 10
+        while processor_seconds(everybody) < taken + 0.05:
+            assert time.monotonic() < end
+    finally:
+        for pid in family(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_judge_without_a_device_leaves_no_lock(judge: Judge) -> None:
+    judge.measure(PLAIN, plan=QUICK)
+    assert not Path(f"/tmp/kopt-judge-cpu-{judge.about['pid']}.lock").exists()
 
 
 def test_a_device_has_one_judge() -> None:

@@ -59,7 +59,9 @@ class Arm:
         # The old deck's private memory must be free before the new one's is asked for.
         self.deck, self.errors = None, Errors()
         self.deck = Deck(task, hooks, shape, layout, self.arena, backend.device)
+        self.aside.go_on()
         self.runner.setup(layout, _NOTICE)
+        self.aside.halt()
         return self.deck
 
 
@@ -132,6 +134,7 @@ def run(
         ended = time.perf_counter_ns()
         secret.take()
         reveal_us, us = backend.stop()
+    arm.aside.done()
     if calls or busy_us:
         worked = time.monotonic()
     if not calls:

@@ -77,7 +77,8 @@ class Batches:
         if arm.label == TRUSTED:
             # Ours: when it is late the machine is busy, and no candidate is to blame.
             seconds = max(seconds, _PATIENCE)
-        elif arm.label in (CANDIDATE, RIVAL) and (found := arm.aside.back(arm.label)):
+        arm.aside.go_on()
+        if arm.label in (CANDIDATE, RIVAL) and (found := arm.aside.finding(arm.label)):
             raise Rejected(found, arm.label)
         batch = run(
             self._backend,
@@ -97,7 +98,7 @@ class Batches:
             busy_us=busy_us,
             watch=self.watch,
         )
-        arm.aside.leave()
+        arm.aside.halt()
         if batch is None and mode is None:
             message = f"the {arm.label}'s calls cannot be captured in a CUDA graph, from which this task's are timed"
             message += f" ({why})" if (why := arm.runner.refusal) else ""

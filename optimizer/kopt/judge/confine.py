@@ -14,6 +14,7 @@ from kopt.evaluate.worker.walls import Walls, installed
 
 _CLONE_NEWNET = 0x40000000
 NOBODY = 65534
+_PROCESSES = 2048
 _USERS = range(61184, 65520)
 """Users without a name, a file or a right; systemd gives them to services in the same way."""
 
@@ -76,6 +77,7 @@ def _cuda(folder: Path) -> Walls:
         execute=True,
         address_space=None,  # CUDA reserves far more than it uses
         open_files=4096,
+        processes=_processes(),
     )
 
 
@@ -88,11 +90,17 @@ def _compiler(folder: Path) -> Walls:
         denied=("inspection", "network", "kernel"),
         execute=True,
         open_files=4096,
+        processes=_processes(),
     )
 
 
 def _cpu(folder: Path) -> Walls:
     return Walls(read=installed(), write=(str(folder),))
+
+
+def _processes() -> int | None:
+    """How many processes and threads there may be of a user as whom nobody else runs."""
+    return _PROCESSES if os.getuid() in _USERS else None
 
 
 _WALLS: Mapping[str, Callable[[Path], Walls]] = {"cuda": _cuda, "cpu": _cpu, "compiler": _compiler}

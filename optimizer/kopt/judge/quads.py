@@ -140,11 +140,12 @@ class Quads:
 def uneven(samples: Mapping[str, Sequence[Sample]], times: Mapping[str, Sequence[float]]) -> str:
     """How device or host changed their pace within a quad, or "". By arm: what was sampled, and microseconds.
 
-    A reason to throttle that both arms have met favours neither: large products meet the power cap within milliseconds,
-    in one batch and not in the next.
+    A reason to throttle favours an arm where the other met it in every batch and it in none: large products meet the
+    power cap within milliseconds, in one batch and not in the next.
     """
     clocks = [s.clock_mhz for of in samples.values() for s in of if s.clock_mhz]
     changed = bool(clocks) and max(clocks) / min(clocks) > 1 + _CLOCK_CHANGE
-    if changed or len({frozenset(r for s in of for r in s.throttle) for of in samples.values()}) > 1:
+    met = [[frozenset(s.throttle) for s in of] for of in samples.values()]
+    if changed or any(frozenset.intersection(*a) - frozenset.union(*b) for a in met for b in met):
         return _UNSTEADY
     return _RAGGED if any(max(of) > (1 + _APART) * min(of) for of in times.values()) else ""

@@ -58,7 +58,8 @@ def main() -> None:
 def _open(request: dict[str, Any]) -> tuple[Bench, dict[str, Any], Zygote]:
     name, device = request["backend"], request["device"]
     backend = judge_side(name, device)
-    held = lock(backend.identity())
+    identity = backend.identity()
+    held = lock(identity) if identity else None
     # Forked runners must not inherit a CUDA context: the fork server is there before the device is touched.
     kind = "interpret" if name == "cpu" else "compile"
     zygote = Zygote(kind, {"CUDA_VISIBLE_DEVICES": device if name == "cuda" else ""})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean, median, quantiles, stdev
 
 from kopt.records import Quantity
@@ -86,6 +87,7 @@ def quarter(values: Sequence[float]) -> float:
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
+@cache
 def student_quantile(p: float, df: int) -> float:
     """The t that `student_cdf` maps to p, for p above one half."""
     low, high = 0.0, 1.0

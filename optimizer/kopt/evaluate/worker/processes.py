@@ -1,4 +1,5 @@
-"""What the fork server asks of Linux about processes: who belongs to whom, what they hold, and how to end them all."""
+"""What the fork server asks of Linux about processes: who belongs to whom, what they hold, and how to stop or end
+them all."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _TICKS = os.sysconf("SC_CLK_TCK")
+_STILL_S, _ROUNDS = 0.05, 50
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -80,14 +83,57 @@ def signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process and its descendants have used of processors so far, those that it has buried included."""
-    ticks = 0
-    for member in family(pid):
-        with suppress(OSError):
-            fields = Path(f"/proc/{member}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / _TICKS
+def processor_seconds(members: Iterable[int]) -> float:
+    """What processes have used of processors so far, with the children that they have buried."""
+    return sum(sum(map(int, _stat(member)[11:15])) for member in members) / _TICKS
+
+
+def halt(pid: int) -> frozenset[int]:
+    """Stop a process and all its descendants, and wait until they stand still; who they are.
+
+    Each is stopped before its children are looked for. Some may have been born meanwhile, of a process that has ended
+    since: so where there are any, one looks again until there is nobody new. Who keeps starting others may go on.
+    """
+    halted: set[int] = set()
+    for _ in range(_ROUNDS):
+        found, fresh = [pid], False
+        for member in found:
+            if member not in halted:
+                fresh = True
+                halted.add(member)
+                _signal(member, signal.SIGSTOP)
+                _await_still(member)
+            found += children(member)
+        if not fresh or len(halted) == 1:
+            break
+    return frozenset(halted)
+
+
+def go_on(members: Iterable[int]) -> None:
+    """Let processes run that were stopped."""
+    for member in members:
+        _signal(member, signal.SIGCONT)
+
+
+def _await_still(pid: int) -> None:
+    """Until a process that was told to stop has, or is gone."""
+    end = time.monotonic() + _STILL_S
+    while (_stat(pid) or "Z")[0] not in "TtZX" and time.monotonic() < end:
+        time.sleep(0)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s stat from the state on, without the command before it, which may hold anything; none for
+    a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def kill_group(group: int) -> None:
@@ -105,8 +151,7 @@ def bury(keep: frozenset[int], patience: float = 10.0) -> None:
         if not strays:
             return
         for pid in strays:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _signal(pid, signal.SIGKILL)
         for pid in strays:
             with suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:
@@ -125,8 +170,6 @@ def _parents() -> dict[int, int]:
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                # The command in parentheses may itself hold spaces and parentheses.
-                after = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(after[1])
+            with suppress(IndexError):
+                parents[int(entry.name)] = int(_stat(int(entry.name))[1])
     return parents

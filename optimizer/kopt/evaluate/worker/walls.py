@@ -55,6 +55,8 @@ class Walls:
     file_size: int | None = 1 << 30
     open_files: int | None = 512
     cpu_seconds: int | None = None
+    processes: int | None = None
+    """And threads, of all that run as the same user: for a process that has a user to itself."""
 
     def up(self) -> dict[str, str]:
         """Raise them around this process, for good. "up", or "missing: " and why, by name.
@@ -85,6 +87,7 @@ class Walls:
             (resource.RLIMIT_FSIZE, self.file_size),
             (resource.RLIMIT_NOFILE, self.open_files),
             (resource.RLIMIT_CPU, self.cpu_seconds),
+            (resource.RLIMIT_NPROC, self.processes),
         ):
             if value is not None:
                 hard = resource.getrlimit(which)[1]

@@ -7,7 +7,6 @@ nothing about a GPU and are never called utilization.
 from __future__ import annotations
 
 import mmap
-import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -30,7 +29,7 @@ class CpuJudge:
         self._started = self._marked = 0
 
     def identity(self) -> str:
-        return f"cpu-{self._lock_name or os.getpid()}"
+        return f"cpu-{self._lock_name}" if self._lock_name else ""
 
     def open(self) -> None:
         import torch

@@ -109,6 +109,7 @@ class Replays:
         runner = arm.runner
         assert isinstance(runner, Replaying)
         deck = arm.setup(self._task, self._hooks, shape, series.sizes.layout, self._bench.backend)
+        arm.aside.go_on()  # it is spoken to without batches, too, and nobody else is timed meanwhile
         runner.follow(recipe, images, _NOTICE)
         host = median(series.host)
         batch_us = self._plan.batch_us or BATCH_US[self._regime]
@@ -118,6 +119,7 @@ class Replays:
             # Drawn, rested and checked as for the candidate: a device that has worked less before is faster.
             calls = deck.deal(count)
             batch = self._batches.ask(arm, calls, mode="graph", rest=True, look="slice")
+            arm.aside.go_on()
             if batch.calls == 0:
                 raise Unreplayable("its launches cannot be captured in a CUDA graph")
             us = runner.elapsed_us(_CALL_S)
