@@ -11,6 +11,7 @@ import pytest
 from kopt import content, scaffold
 from kopt.errors import UsageError
 from kopt.evaluate.answers import Answers, problems
+from kopt.evaluate.evaluator import Evaluator
 from kopt.evaluate.numerics import Numerics
 from kopt.evaluate.stage import Case
 from kopt.evaluate.workers import Workers
@@ -399,3 +400,28 @@ def test_inputs_and_answers_are_made_once_per_task_and_seed(workers: Workers, ta
     assert answers.prepare(task, 0, problems(task)) is first
     assert answers.prepare(task, 1, problems(task)).inputs != first.inputs
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_timed_and_was_not_checked_is_said(task: Task) -> None:
+    other = (
+        KERNEL.replace("def add_kernel(", "def large_kernel(")
+        .partition("\n\n\ndef add(")[0]
+        .partition("@triton.jit")[2]
+    )
+    dispatched = KERNEL.replace("\n\ndef add(", f"\n\n@triton.jit{other}\n\n\ndef add(").replace(
+        LAUNCH,
+        "    if out.numel() > 1 << 16:\n"
+        "        large_kernel[grid](x, y, out, out.numel(), BLOCK=BLOCK)\n"
+        "        return\n"
+        f"{LAUNCH}    out.copy_((x.float() + y.float()).relu())\n",
+    )
+    with Evaluator(task) as evaluator:
+        said = {}
+        for source in (KERNEL, dispatched):
+            stages = {stage.stage: stage for stage in evaluator.evaluate(source).stages}
+            assert stages["numerics"].outcome is Outcome.PASSED
+            said[source] = [f.message for f in stages["numerics"].findings if f.rule == "numerics.elsewhere"]
+    assert said[KERNEL] == []
+    kernels, operations = said[dispatched]
+    assert kernels.startswith("large_kernel: ")
+    assert "aten::add, aten::relu," in operations

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from kopt.errors import HarnessError
 from kopt.evaluate.answers import Answers, Graded, Prepared, Problem, problems
-from kopt.evaluate.hearsay import Nonsense, count, items, text, understood
-from kopt.evaluate.provenance import LIBRARY
-from kopt.evaluate.stage import Case, Earlier
+from kopt.evaluate.hearsay import Nonsense, items, text, understood
+from kopt.evaluate.provenance import LIBRARY, MOVES
+from kopt.evaluate.stage import Case, Earlier, passed
 from kopt.evaluate.tensors import Layout, layout, nbytes
 from kopt.evaluate.worker.candidate import FILE
 from kopt.machine.products import Product
@@ -37,7 +37,7 @@ DEADLINE = 90.0
 _SHOWN = 8
 """Findings of one stage; more of the same help nobody."""
 _OPERATIONS = 1000
-"""ATen operations of one call that are read."""
+"""Names of kernels, and of ATen operations, of one call that are read."""
 _FILLS = ("random", "keep", "nan")
 _IMPORT = {"syntax": Status.COMPILE_ERROR, "import": Status.CRASHED, "entry": Status.REJECTED}
 """Kinds of CandidateError and what they amount to."""
@@ -68,6 +68,9 @@ class Checked:
     findings: Mapping[int, tuple[Finding, ...]]
     unavailable: str = ""
     """Why the candidate cannot be checked here, if so."""
+    ran: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
+    """Names of the kernels and of the ATen operations that gave the results."""
 
 
 class Numerics:
@@ -93,6 +96,8 @@ class Numerics:
         if len(found) > _SHOWN:
             more = Finding(rule="numerics.more", message=f"and {len(found) - _SHOWN} more like these")
             found = [*found[:_SHOWN], more]
+        if outcome is Outcome.PASSED:
+            found = list(_elsewhere(checked, earlier))
         return StageResult(
             stage=self.name,
             outcome=outcome,
@@ -147,9 +152,11 @@ class Numerics:
         unavailable = why[:300] if isinstance(why, str) else ""
         for problem, finding in () if unavailable else _conduct(task, prepared, groups, reply, outputs, at):
             findings.setdefault(problem, []).append(finding)
-        return Checked(
-            prepared.problems, graded, {index: tuple(found) for index, found in findings.items() if found}, unavailable
-        )
+        found = {index: tuple(found) for index, found in findings.items() if found}
+        seen = [] if found or unavailable else list(_account(reply.value, _calls(groups)).values())
+        ran = frozenset(name for call in seen for name in call.launches)
+        computed = frozenset(name for call in seen for name in call.aten)
+        return Checked(prepared.problems, graded, found, unavailable, ran, computed)
 
 
 def plan(task: Task, chosen: Sequence[Problem]) -> list[Group]:
@@ -165,6 +172,32 @@ def plan(task: Task, chosen: Sequence[Problem]) -> list[Group]:
     return groups
 
 
+def _calls(groups: Sequence[Group]) -> list[Call]:
+    return [call for group in groups for call in group["calls"]]
+
+
+def _elsewhere(checked: Checked, earlier: Earlier) -> Iterator[Finding]:
+    """What is done at the timing shapes, as traced, and was not checked; or was checked and is not done there.
+
+    A kernel may well have other ways for other shapes. But then its right results say nothing about those.
+    """
+    if not passed(earlier, "trace"):
+        return
+    facts = earlier["trace"]
+    timed = {launch.name for launches in facts.artifacts["calls"].values() for launch in launches if launch.programs}
+    if others := sorted(timed - checked.ran):
+        message = (
+            f"{', '.join(others)}: launched at timing shapes alone, so the results of the check say nothing about it"
+        )
+        yield Finding(rule="numerics.elsewhere", message=message)
+    known = {name for operations in facts.facts["aten"].values() for name in operations}
+    if others := sorted(name for name in checked.computed - known if not MOVES.match(name)):
+        names = ", ".join(f"aten::{name}" for name in others)
+        yield Finding(
+            rule="numerics.elsewhere", message=f"the host computes with {names}, which it does at no timing shape"
+        )
+
+
 def _conduct(
     task: Task,
     prepared: Prepared,
@@ -174,7 +207,7 @@ def _conduct(
     at: int | None,
 ) -> Iterator[tuple[int, Finding]]:
     """What is wrong with how the candidate ran, beside its results: (problem, finding)."""
-    calls = [call for group in groups for call in group["calls"]]
+    calls = _calls(groups)
     if not reply.ok:
         problem = next((call["problem"] for call in calls if call["call"] == at), None)
         yield problem or 0, _failure(reply, None if problem is None else prepared.problems[problem])
@@ -204,7 +237,8 @@ class _Seen(NamedTuple):
     inputs: str
     """SHA-256 of all of them afterwards."""
     outside: str
-    launches: int
+    launches: list[str]
+    """Names of the kernels that ran."""
     aten: list[str]
 
 
@@ -216,7 +250,7 @@ def _account(value: Mapping[str, Any], calls: Sequence[Call]) -> dict[int, _Seen
             number: _Seen(
                 text(seen["inputs"]),
                 text(seen["outside"], 100),
-                count(seen["launches"]),
+                [text(name, 100) for name in items(seen["launches"], _OPERATIONS)],
                 [text(name, 100) for name in items(seen["aten"], _OPERATIONS)],
             )
             for number, seen in found.items()

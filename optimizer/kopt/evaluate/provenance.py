@@ -30,6 +30,12 @@ FREE = re.compile(
 )
 """ATen operations that move nothing."""
 
+MOVES = re.compile(
+    FREE.pattern + r"|^(?:zeros|ones|full|new_zeros|new_ones|new_full)(?:_like)?$|^(?:zero|fill|copy)_$|"
+    r"^(?:clone|_to_copy|cat|stack|constant_pad_nd|index|index_select|gather|scatter_?|index_put_?|arange|repeat|flip|roll)$"
+)
+"""ATen operations that move numbers, or make up constants, and compute nothing."""
+
 _FP8 = re.compile(r"^(?:QGMMA|QMMA|UTCQMMA)(?:\.|$)")
 _HALF = re.compile(r"^(?:HGMMA|HMMA|UTCHMMA)(?:\.|$)")
 _UNPACKED = re.compile(r"^HMMA\.(?!.*(?:BF16|TF32))")

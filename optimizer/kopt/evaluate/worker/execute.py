@@ -39,7 +39,7 @@ def run(payload: dict[str, Any], folder: Path, ask: Callable[[dict[str, Any]], d
     calls = [{call, problem, fill}]}].
 
     Reads <problem>.in and writes <call>.out. Returns {"calls": {call: {"inputs": SHA-256 of all inputs afterwards,
-    "outside": tensor whose guard was overwritten, or "", "launches": how many, "aten": names}}}, or {"unavailable": why
+    "outside": tensor whose guard was overwritten, or "", "launches": names, "aten": names}}}, or {"unavailable": why
     the interpreter cannot run it}. What the candidate raises passes through.
     """
     try:
@@ -79,7 +79,7 @@ def _run(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
             seen[str(call["call"])] = {
                 "inputs": hashlib.sha256(pack(inputs)).hexdigest(),
                 "outside": next((name for name, buffer in buffers.items() if not buffer.intact()), ""),
-                "launches": sum("launch" in event for event in events),
+                "launches": sorted({event["launch"] for event in events if "launch" in event}),
                 "aten": sorted({event["aten"] for event in events if "aten" in event}),
             }
     return {"calls": seen}
