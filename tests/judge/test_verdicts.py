@@ -12,7 +12,7 @@ import pytest
 from kopt import content
 from kopt.errors import RivalFailed
 from kopt.judge import Judge, Plan, Rival
-from kopt.records import Status, Task
+from kopt.records import Shape, Status, Task
 
 from .conftest import QUICK
 from .kernels import COMPUTE, PLAIN, ZEROS, attack, kernel
@@ -35,6 +35,18 @@ def test_a_finding_names_shape_place_and_numbers(judge: Judge) -> None:
     assert "out[" in finding.place
     assert finding.got == "0"
     assert float(finding.want) != 0
+
+
+def test_at_a_small_check_shape_every_element_of_every_call_is_compared(blend: Task) -> None:
+    # The first call of a batch wakes the kernel up; the fourth is the last of three that count.
+    source = kernel(
+        "compute(a, scale, b, out)\nCALLS.append(1)\nif len(CALLS) == 4:\n    out[17, 23] += 100", prelude="CALLS = []"
+    )
+    shape = Shape(name="check", dims={"M": 64, "N": 64, "K": 8})
+    with Judge(blend.model_copy(update={"check_cpu": (shape,)}), "cpu") as judge:
+        finding = judge.measure(source, plan=QUICK).findings[-1]
+    assert (finding.shape, finding.place) == ("check", "normal out[17, 23]")
+    assert "1 of 4096 elements is wrong (call 3 of 3)" in finding.message
 
 
 def test_a_written_input_is_named(judge: Judge) -> None:

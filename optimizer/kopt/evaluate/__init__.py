@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-VERSION = 8
+VERSION = 9
 """Version of the rules. It rises when a verdict could change; every verdict keeps the one that gave it."""

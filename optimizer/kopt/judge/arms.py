@@ -13,7 +13,7 @@ from kopt.judge.backends import JudgeSide, Sample, Tensor
 from kopt.judge.deck import Call, Deck
 from kopt.judge.layout import Layout
 from kopt.judge.runners import Mode, Runner
-from kopt.judge.snapshot import LARGE, Look, Snapshot
+from kopt.judge.snapshot import Look, Snapshot
 from kopt.judge.stopwatch import Stopwatch
 from kopt.records import Finding, Shape, Status, Task
 
@@ -111,7 +111,8 @@ def run(
     with watch.on("garble"):
         if calls:
             deck.garble()
-        secret = like.found.twin() if like and like.found else Snapshot.draw(deck, len(calls))
+        again = like.found if like else None
+        secret = again.twin() if again else Snapshot.draw(deck, len(calls), every=look == "every")
         backend.synchronize()
     with watch.on("rest"):
         if rest:
@@ -143,7 +144,7 @@ def run(
     with watch.on("check"):
         finding = _examine(arm, secret, calls, family, look) if calls else None
     arm.errors.add(secret.rms, secret.slice_rms)
-    if calls and look in LARGE:
+    if calls and look not in ("slices", "slice"):
         worked = time.monotonic()
     return Batch(us, reveal_us, len(calls) * repeat, sample, worked, finding, secret)
 

@@ -266,6 +266,11 @@ class Deck:
         return want, bound
 
     @property
+    def knows_slices(self) -> bool:
+        """Whether the task computes, or compares, given indices of its outputs by itself."""
+        return hasattr(self._hooks, "slices") or self.own_check_of_slices is not None
+
+    @property
     def own_slices(self) -> bool:
         """Whether the task computes given indices of its outputs by itself, and has no comparison of its own."""
         return hasattr(self._hooks, "slices") and self.own_check is None

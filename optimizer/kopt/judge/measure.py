@@ -25,7 +25,7 @@ from kopt.judge.replay.look import Replays
 from kopt.judge.runners import RunnerFailed
 from kopt.judge.series import GRAIN_US, Series
 from kopt.judge.sizing import few, hidden_shapes, sizes
-from kopt.judge.snapshot import Look
+from kopt.judge.snapshot import SMALL, Look
 from kopt.judge.statistics import FEWEST, precise
 from kopt.judge.stopwatch import Stopwatch
 from kopt.machine.products import Product
@@ -193,14 +193,17 @@ class Job:
         return few(self._task, shape, _CHECK_CALLS, self._memory)
 
     def _check(self, shape: Shape, family: str) -> None:
-        """A few calls, untimed, one of them compared whole."""
+        """A few calls, untimed, one of them compared whole, or all where that is little."""
         arm = self._crew[CANDIDATE]
         deck = arm.deck
         if deck is None or deck.shape != shape:
             deck = arm.setup(self._task, self._hooks, shape, self._few(shape), self._backend)
         # As the task drew them: what a family of inputs shows may depend on all of them.
         calls = deck.diagonal(_CHECK_CALLS)
-        self._batches.ask(arm, calls, family=family, first=True)
+        little = all(out[0].numel() <= SMALL for out in deck.outputs.values())
+        # Where a task looks at given rows by itself, the whole is dear.
+        look: Look = "every" if little and not deck.knows_slices else "whole"
+        self._batches.ask(arm, calls, family=family, first=True, look=look)
 
     def _shape(self, shape: Shape, quads: int, *, first: bool) -> None:
         """Quads of one shape with the present processes, until the series has so many."""

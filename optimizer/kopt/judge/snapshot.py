@@ -28,10 +28,14 @@ LARGE = {"whole": 1 << 26, "sample": 1 << 24}
 """By how closely one looks. Of 256k tokens of attention the whole reference takes a minute and more memory than a
 device has; of the 4k that are a chunk, seconds in which nothing is measured."""
 
-Look = Literal["whole", "sample", "slices", "slice"]
-"""How closely: the secret slices of every call and one call whole; the same, but ROWS of that call where whole ones are
-large; the slices; those along one dimension, drawn anew. Nobody outside the judge learns which it will be, and what is
-gathered is always the same."""
+SMALL = 1 << 22
+"""Elements of an output up to which all calls are compared whole where nothing is timed: that is less work than slices
+are, which cost a millisecond or two however little they hold."""
+
+Look = Literal["every", "whole", "sample", "slices", "slice"]
+"""How closely: every call whole; the secret slices of every call and one call whole; the same, but ROWS of that call
+where whole ones are large; the slices; those along one dimension, drawn anew. Of a batch that is timed nobody outside
+the judge learns which it will be, and what is gathered is always the same."""
 
 
 @dataclass
@@ -50,12 +54,12 @@ class Snapshot:
     """By output: that of all calls' slices along a dimension together, and how many slices those are."""
 
     @classmethod
-    def draw(cls, deck: Deck, calls: int) -> Snapshot:
+    def draw(cls, deck: Deck, calls: int, *, every: bool = False) -> Snapshot:
         import torch
 
         rng = random.Random(secrets.randbits(128))
         probes = {}
-        for dim in deck.separable:
+        for dim in () if every else deck.separable:
             size = deck.shape.dims[dim]
             picked = rng.sample(range(size), min(PROBES, size))
             probes[dim] = torch.tensor(picked, device=next(iter(deck.outputs.values())).device)
@@ -76,7 +80,7 @@ class Snapshot:
                     room = torch.empty(size, dtype=out.dtype, device=out.device)
                     self.found.append((spec.name, str(dim), room))
                     self._steps.append(partial(torch.index_select, plain(out), axis + 1, probes, out=plain(room)))
-            # Without a separable dimension every call is kept whole: there is no other way to check it.
+            # Without a separable dimension, too, every call is kept whole: there is no other way to check it.
             kept = out if not self.probes else out[self.whole]
             room = torch.empty_like(kept)
             self.found.append((spec.name, "", room))
