@@ -181,6 +181,16 @@ def test_a_wall_can_be_left_out(left_out: str, seen: list[bool]) -> None:
 
 
 @needs_all
+def test_a_process_has_few_timers() -> None:
+    """Thousands of them would take processors without being charged for it, while their process is stopped, too."""
+    make = (
+        "import ctypes\nlibc, one = ctypes.CDLL(None), ctypes.c_void_p()\n"
+        "seen = sum(libc.timer_create(1, None, ctypes.byref(one)) == 0 for _ in range(1000))"
+    )
+    assert behind("read=walls.installed()", make) <= 128
+
+
+@needs_all
 def test_programs_run_only_where_that_is_chosen() -> None:
     run = "seen = can(lambda: subprocess.run(['/usr/bin/env', 'true'], check=True))"
     given = "read=walls.installed(), denied=('kernel',), landlock=True"

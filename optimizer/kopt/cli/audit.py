@@ -62,7 +62,8 @@ def audit(
             ],
         })  # fmt: skip
     else:
-        typer.echo(line + (f"; {len(left)} need a GPU" if left else ""))
+        where_else = "a GPU" if place.gpu is None else "the walls of a CPU"
+        typer.echo(line + (f"; {len(left)} need {where_else}" if left else ""))
     if not all(r.right for r in results):
         raise typer.Exit(ExitCode.KERNEL_FAILED)
 

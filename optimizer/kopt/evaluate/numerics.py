@@ -186,9 +186,7 @@ def _elsewhere(checked: Checked, earlier: Earlier) -> Iterator[Finding]:
     facts = earlier["trace"]
     timed = {launch.name for launches in facts.artifacts["calls"].values() for launch in launches if launch.programs}
     if others := sorted(timed - checked.ran):
-        message = (
-            f"{', '.join(others)}: launched at timing shapes alone, so the results of the check say nothing about it"
-        )
+        message = f"{', '.join(others)}: launched at timing shapes alone; what was checked says nothing about that"
         yield Finding(rule="numerics.elsewhere", message=message)
     known = {name for operations in facts.facts["aten"].values() for name in operations}
     if others := sorted(name for name in checked.computed - known if not MOVES.match(name)):
@@ -250,7 +248,7 @@ def _account(value: Mapping[str, Any], calls: Sequence[Call]) -> dict[int, _Seen
             number: _Seen(
                 text(seen["inputs"]),
                 text(seen["outside"], 100),
-                [text(name, 100) for name in items(seen["launches"], _OPERATIONS)],
+                [text(name, 200) for name in items(seen["launches"], _OPERATIONS)],
                 [text(name, 100) for name in items(seen["aten"], _OPERATIONS)],
             )
             for number, seen in found.items()

@@ -32,7 +32,8 @@ FREE = re.compile(
 
 MOVES = re.compile(
     FREE.pattern + r"|^(?:zeros|ones|full|new_zeros|new_ones|new_full)(?:_like)?$|^(?:zero|fill|copy)_$|"
-    r"^(?:clone|_to_copy|cat|stack|constant_pad_nd|index|index_select|gather|scatter_?|index_put_?|arange|repeat|flip|roll)$"
+    r"^(?:clone|_to_copy|cat|stack|constant_pad_nd|gather|scatter_?|arange|eye|repeat|flip|roll|where|masked_fill_?|"
+    r"tril_?|triu_?|index|index_(?:select|put_?|copy_?|fill_?)|(?:slice|select)_scatter)$"
 )
 """ATen operations that move numbers, or make up constants, and compute nothing."""
 

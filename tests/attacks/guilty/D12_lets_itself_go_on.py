@@ -30,7 +30,7 @@ def work():
     x = torch.ones(128, 128)
     while True:
         # At rest until the judge has looked at what was written.
-        if CALLED[0] or time.monotonic() - LATELY[0] < 0.002:
+        if CALLED[0] or time.monotonic() - LATELY[0] < 0.001:
             time.sleep(0.0005)
         else:
             torch.mm(x, x)

@@ -58,16 +58,17 @@ def memory(pid: int) -> int:
 
 def children(pid: int) -> list[int]:
     """Direct children of a process, by any of its threads."""
+    found = []
     try:
-        found = []
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += (thread / "children").read_text().split()
-        return [int(p) for p in found]
+            with suppress(ProcessLookupError):  # a thread that has just ended
+                found += (thread / "children").read_text().split()
     except FileNotFoundError:
         # Gone, or a kernel without CONFIG_PROC_CHILDREN.
         return [child for child, parent in _parents().items() if parent == pid]
     except OSError:
         return []
+    return [int(p) for p in found]
 
 
 def family(pid: int) -> list[int]:
@@ -83,29 +84,26 @@ def signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def processor_seconds(members: Iterable[int]) -> float:
-    """What processes have used of processors so far, with the children that they have buried."""
-    return sum(sum(map(int, _stat(member)[11:15])) for member in members) / _TICKS
+def processor_seconds(members: Iterable[int]) -> dict[int, float]:
+    """What each of these processes has used of processors so far, with the children that it has buried."""
+    return {member: sum(map(int, fields[11:15])) / _TICKS for member in members if (fields := _stat(member))}
 
 
 def halt(pid: int) -> frozenset[int]:
     """Stop a process and all its descendants, and wait until they stand still; who they are.
 
-    Each is stopped before its children are looked for. Some may have been born meanwhile, of a process that has ended
-    since: so where there are any, one looks again until there is nobody new. Who keeps starting others may go on.
+    Who stands still has no more children. Some may be born before that, so one looks again until there is nobody new.
+    Who keeps starting others may go on.
     """
-    halted: set[int] = set()
+    halted, fresh = set[int](), {pid}
     for _ in range(_ROUNDS):
-        found, fresh = [pid], False
-        for member in found:
-            if member not in halted:
-                fresh = True
-                halted.add(member)
-                _signal(member, signal.SIGSTOP)
-                _await_still(member)
-            found += children(member)
-        if not fresh or len(halted) == 1:
+        if not fresh:
             break
+        for member in fresh:
+            _signal(member, signal.SIGSTOP)
+        _await_still(fresh)
+        halted |= fresh
+        fresh = set(family(pid)) - halted
     return frozenset(halted)
 
 
@@ -115,11 +113,12 @@ def go_on(members: Iterable[int]) -> None:
         _signal(member, signal.SIGCONT)
 
 
-def _await_still(pid: int) -> None:
-    """Until a process that was told to stop has, or is gone."""
+def _await_still(members: Iterable[int]) -> None:
+    """Until processes that were told to stop have, or are gone."""
     end = time.monotonic() + _STILL_S
-    while (_stat(pid) or "Z")[0] not in "TtZX" and time.monotonic() < end:
-        time.sleep(0)
+    for member in members:
+        while (_stat(member) or "Z")[0] not in "TtZX" and time.monotonic() < end:
+            time.sleep(0)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

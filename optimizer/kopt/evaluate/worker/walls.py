@@ -25,6 +25,8 @@ from kopt.evaluate.worker import landlock, seccomp
 from kopt.evaluate.worker.processes import prctl
 
 NAMES = ("limits", "capabilities", "landlock", "seccomp")
+_SIGNALS = 128
+"""That wait, timers among them: thousands that go off cost processors that are charged to somebody else, or nobody."""
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 
 
@@ -87,6 +89,7 @@ class Walls:
             (resource.RLIMIT_FSIZE, self.file_size),
             (resource.RLIMIT_NOFILE, self.open_files),
             (resource.RLIMIT_CPU, self.cpu_seconds),
+            (resource.RLIMIT_SIGPENDING, _SIGNALS),
             (resource.RLIMIT_NPROC, self.processes),
         ):
             if value is not None:
