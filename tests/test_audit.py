@@ -6,7 +6,6 @@ interpreted takes longer, and .ci/run waits for it.
 
 from __future__ import annotations
 
-import math
 import re
 import subprocess
 import sys
@@ -49,7 +48,7 @@ def test_honest_kernels_with_unusual_habits_are_accepted(audit: Audit, item: Ite
 @pytest.mark.parametrize("item", [i for i in QUICK if i.kind == "harmless"], ids=lambda i: i.path.stem)
 def test_attacks_that_change_nothing_are_measured_at_their_true_time(audit: Audit, item: Item) -> None:
     (result,) = audit.run([item])
-    assert item.at_least_us > 0 or item.at_most_ratio < math.inf
+    assert item.at_least_us > 0
     assert result.right, result.finding
 
 

@@ -11,7 +11,6 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +22,7 @@ from kopt.evaluate.evaluator import Evaluator
 from kopt.evaluate.policy import check
 from kopt.judge import Judge, Judgement, Plan
 from kopt.judge.backends import BackendName
-from kopt.records import Finding, Measurement, Outcome, Shape, Status, Submission, Task, digest
+from kopt.records import Finding, Outcome, Shape, Status, Submission, Task, digest
 from kopt.records.base import Record
 from kopt.source import read
 
@@ -59,18 +58,15 @@ class Item(Record):
     """A regular expression that the finding, its rule first, has to match too: `judge.call` alone does not tell a wall
     that held from a mistake in the attack."""
     needs: Literal["", "cpu", "gpu"] = ""
+    """Where alone it can be tried: a GPU, or the walls around a runner without one."""
     checks: bool = False
     """Whether the check shapes are needed to find it; without them the timed batches must."""
     processes: int = 1
     """Fresh ones in which it is measured."""
     quads: int = 1
     """At least: what shows in time needs some."""
-    idle_s: float | None = None
-    """Rest before a batch, for what hides in it; None for the plan's."""
     at_least_us: float = 0.0
     """Its true time per call."""
-    at_most_ratio: float = inf
-    """The baseline's time over its own, as it would be if it did not try."""
     path: Path = Path()
     kind: Kind = "guilty"
 
@@ -144,7 +140,7 @@ class Audit:
                 self._judge[1].close()
 
     def skipped(self, item: Item) -> bool:
-        return bool(item.needs) and (item.needs == "gpu") == (self._backend == "cpu")
+        return item.needs == {"cpu": "gpu", "cuda": "cpu"}[self._backend]
 
     def run(self, items: Sequence[Item], each: Callable[[Result], None] = lambda result: None) -> list[Result]:
         """Those of the items that this backend can run."""
@@ -167,7 +163,7 @@ class Audit:
             right = finding is None and slow
         words = "" if finding is None else f"{finding.rule}: {finding}"
         if finding is None and not slow:
-            words = f"measured as faster than its {item.at_least_us:g} us, or {item.at_most_ratio:g} times the baseline"
+            words = f"measured as faster than its {item.at_least_us:g} us"
         return Result(item, right, refused.rule if refused else "", stage, words, time.monotonic() - began)
 
     def _stages(self, item: Item, task: Task, source: str, refused: Finding | None) -> tuple[str, Finding | None, bool]:
@@ -180,7 +176,7 @@ class Audit:
                 if judged.status is not Status.PASSED:
                     last = judged.findings[-1]
                     return "measure", last if last.status else last.model_copy(update={"status": judged.status}), True
-                if slow := all(_gained_nothing(item, m) for m in judged.measurements):
+                if slow := min(m.host_us.value for m in judged.measurements) >= item.at_least_us:
                     break
             return "", None, slow
         for name, found in self._traced(item, task, source):
@@ -196,10 +192,7 @@ class Audit:
             if "judge.deadline" in item.expect or "timeout" in item.expect:
                 plan = plan.model_copy(update={"call_seconds": 5.0})
         quads = max(plan.quads, item.processes, item.quads)
-        idle = plan.idle_s if item.idle_s is None else item.idle_s
-        plan = plan.model_copy(
-            update={"check": item.checks, "processes": item.processes, "quads": quads, "idle_s": idle}
-        )
+        plan = plan.model_copy(update={"check": item.checks, "processes": item.processes, "quads": quads})
         return judge.measure(source, shapes=shapes, plan=plan)
 
     def _judge_of(self, task: Task) -> Judge:
@@ -228,11 +221,6 @@ class Audit:
     def _task(self, name: str) -> Task:
         own: Any = self._tasks / name
         return content.read_task(own) if own.is_dir() else content.load_task(name, self._root)
-
-
-def _gained_nothing(item: Item, measured: Measurement) -> bool:
-    ratio = measured.baseline_ratio.value if measured.baseline_ratio else 0.0
-    return measured.host_us.value >= item.at_least_us and ratio <= item.at_most_ratio
 
 
 def _matches(finding: Finding, expect: str) -> bool:

@@ -24,16 +24,28 @@ from .kernels import PLAIN, kernel
 SLOW = kernel("import time\ntime.sleep(0.03)\ncompute(a, scale, b, out)")
 
 
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def stat(pid: int) -> list[str]:
+    """From the state on (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def started(pid: int) -> int:
+    """When a process began. By this, not by its number: numbers come round."""
+    return int(stat(pid)[19])
 
 
 def alive(pid: int) -> bool:
     """Whether it runs; a zombie does not."""
     try:
-        return state(pid) != "Z"
+        return stat(pid)[0] != "Z"
     except OSError:
         return False
+
+
+def runners(judge: Judge) -> list[int]:
+    """Its runners, the oldest first."""
+    found = [p for p in family(judge.about["pid"]) if "kopt-runner-" in str(Path(f"/proc/{p}/cwd").readlink())]
+    return sorted(found, key=started)
 
 
 def gone(pids: list[int], seconds: float = 15.0) -> bool:
@@ -95,20 +107,12 @@ def test_a_judge_that_hangs_twice_is_a_harness_error(blend: Task, monkeypatch: p
         judge.measure(SLOW, plan=QUICK)
 
 
-def started(pid: int) -> int:
-    """When a process began. By this, not by its number: numbers come round."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
 @pytest.mark.parametrize("before", [0.0, 0.5])
 def test_the_next_runner_waits_without_a_kernel_and_is_replaced_when_it_dies(judge: Judge, before: float) -> None:
     judge.measure(PLAIN, plan=QUICK)
     # Whoever has imported a kernel has its file; the baseline has none either, but was there before.
-    runners = {pid: str(Path(f"/proc/{pid}/cwd").readlink()) for pid in family(judge.about["pid"])}
-    runners = {pid: folder for pid, folder in runners.items() if "kopt-runner-" in folder}
-    assert len(runners) == 2
-    waiting = max(runners, key=started)
-    assert not list(Path(runners[waiting]).glob("*.py"))
+    _, waiting = runners(judge)
+    assert not list(Path(f"/proc/{waiting}/cwd").glob("*.py"))
     time.sleep(before)  # it has said by then that it is awake
     os.kill(waiting, signal.SIGKILL)
     assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
@@ -116,8 +120,7 @@ def test_the_next_runner_waits_without_a_kernel_and_is_replaced_when_it_dies(jud
 
 def test_a_baseline_that_died_between_two_verdicts_is_replaced(judge: Judge) -> None:
     judge.measure(PLAIN, plan=QUICK)
-    runners = [pid for pid in family(judge.about["pid"]) if "kopt-runner-" in str(Path(f"/proc/{pid}/cwd").readlink())]
-    baseline = min(runners, key=started)
+    baseline, _ = runners(judge)
     os.kill(baseline, signal.SIGKILL)
     assert gone([baseline])
     assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
@@ -137,10 +140,23 @@ def test_nothing_is_left_of_a_closed_judge(blend: Task) -> None:
 def test_between_its_batches_a_runner_is_stopped(blend: Task) -> None:
     with Judge(blend, "cpu") as judge:
         judge.measure(PLAIN, plan=QUICK)
-        runners = [p for p in family(judge.about["pid"]) if "kopt-runner-" in str(Path(f"/proc/{p}/cwd").readlink())]
-        baseline, waiting = sorted(runners, key=started)  # the latter has imported nothing yet
-        assert (state(baseline), state(waiting) in "SR") == ("T", True)
+        baseline, waiting = runners(judge)  # the latter has imported nothing yet
+        assert (stat(baseline)[0], stat(waiting)[0] in "SR") == ("T", True)
         assert judge.measure(PLAIN, plan=QUICK).status is Status.PASSED
+
+
+def test_no_thread_of_a_kernel_runs_while_its_opponent_is_timed(judge: Judge) -> None:
+    """Its result is wrong if one could, beside rests of the opponent's of a tenth of a second."""
+    watching = kernel(
+        "if GAP and time.monotonic() - LATELY[0] > 0.15 and max(GAP) < 0.05:\n    out.zero_()\n    return\n"
+        "compute(a, scale, b, out)\nGAP.clear()\nLATELY[0] = time.monotonic()",
+        prelude="import threading, time\nGAP, LATELY = [], [time.monotonic()]\n\ndef watch():\n    while True:\n"
+        "        since = time.monotonic()\n        time.sleep(0.001)\n        GAP.append(time.monotonic() - since)\n\n"
+        "threading.Thread(target=watch, daemon=True).start()",
+    )
+    plan = QUICK.model_copy(update={"quads": 3, "idle_s": 0.1, "check": False})
+    judgement = judge.measure(watching, plan=plan, shapes=judge.task.timing[:1])
+    assert judgement.status is Status.PASSED, judgement.findings
 
 
 def test_who_is_stopped_takes_no_processor_and_nor_do_its_children() -> None:

@@ -55,15 +55,15 @@ def audit(
     line = score(results)
     if json:
         print_json({
-            "score": line, "backend": "cpu" if place.gpu is None else "cuda", "needs_gpu": left,
+            "score": line, "backend": "cpu" if place.gpu is None else "cuda", "left_out": left,
             "results": [
                 {"file": r.item.file, "kind": r.item.kind, "cheat": r.item.cheat, "right": r.right, "policy": r.policy,
                  "stage": r.stage, "finding": r.finding, "seconds": round(r.seconds, 2)} for r in results
             ],
         })  # fmt: skip
     else:
-        where_else = "a GPU" if place.gpu is None else "the walls of a CPU"
-        typer.echo(line + (f"; {len(left)} need {where_else}" if left else ""))
+        elsewhere = "for a GPU" if place.gpu is None else "for the CPU backend"
+        typer.echo(line + (f"; {len(left)} more {elsewhere}" if left else ""))
     if not all(r.right for r in results):
         raise typer.Exit(ExitCode.KERNEL_FAILED)
 

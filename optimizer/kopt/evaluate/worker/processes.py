@@ -14,6 +14,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _TICKS = os.sysconf("SC_CLK_TCK")
 _STILL_S, _ROUNDS = 0.05, 50
+"""Seconds in which those that were told to stop do, and how often one looks for others."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
